@@ -1,0 +1,331 @@
+"""Act on what plans ask for: in the calling thread, or on an event loop.
+
+The two drivers differ in how they wait and in nothing else; which operation comes when is the plan's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any, Protocol
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+
+from stepflows.engine.cache import Cache
+from stepflows.engine.context import logger
+from stepflows.engine.events import Event
+from stepflows.engine.loops import running_loop
+from stepflows.engine.operations import (
+    Call,
+    Emit,
+    Gathering,
+    Load,
+    LoadMany,
+    Outcome,
+    Pause,
+    Plan,
+    Raised,
+    Returned,
+    StepInfo,
+    Store,
+    Together,
+)
+from stepflows.errors import InvalidUse
+from stepflows.results import Result
+
+__all__ = ["AsyncDriver", "Driver", "Listener", "Threads", "current_step", "discard", "is_async"]
+
+Listener = Callable[[Event], Any]
+
+_current: ContextVar[StepInfo | None] = ContextVar("stepflows_current_step", default=None)
+
+
+class Threads:
+    """What a project wants done about threads that run steps; the default is nothing."""
+
+    def max_workers(self) -> int:
+        """How many threads ``step.all`` and ``step.map`` use at most."""
+        return 8
+
+    def pinned(self) -> bool:
+        """Whether steps have to stay in this thread, because others would not see what it has under way."""
+        return False
+
+    def finished(self) -> None:
+        """Called in a thread after the last step that it ran."""
+
+
+def current_step() -> StepInfo:
+    """The step whose function is running: label, key, attempt, and an ``idempotency_key`` for payment APIs.
+
+    Raises :exc:`~stepflows.errors.InvalidUse` outside a step's function.
+    """
+    info = _current.get()
+    if info is None:
+        raise InvalidUse("current_step() is called outside a step's function. Call it inside the function that runs.")
+    return info
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine; an object with an ``async def __call__`` does so too."""
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def discard(awaitable: Any) -> None:
+    """Close a coroutine, or cancel a future, that nobody will wait for. What has ended is left as it is."""
+    if isinstance(awaitable, Coroutine):
+        awaitable.close()
+    elif isinstance(awaitable, asyncio.Future):
+        awaitable.cancel()
+
+
+def attempt(function: Callable[[], Any]) -> Outcome:
+    """Call it. Exceptions are answers: a StopIteration would not survive a generator, nor a thread's future."""
+    try:
+        return Returned(function())
+    except BaseException as error:
+        return Raised(error)
+
+
+@contextmanager
+def _current_step(info: StepInfo | None) -> Iterator[None]:
+    token = _current.set(info)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _width(operation: Together, most: int) -> int:
+    return min(operation.limit or most, most, len(operation.plans))
+
+
+class Driver:
+    """Drives plans in the calling thread."""
+
+    def __init__(self, cache: Cache | None, listeners: Sequence[Listener] = (), threads: Threads | None = None) -> None:
+        self.cache = cache
+        self.listeners = listeners
+        self.threads = threads or Threads()
+        self._perform: dict[type, Callable[[Any], Any]] = {
+            Call: self._call,
+            Together: self._together,
+            Pause: lambda operation: time.sleep(operation.seconds),
+            Emit: self._emit,
+        }
+        if cache is not None:
+            self._perform[Load] = lambda operation: cache.load(operation.key)
+            self._perform[LoadMany] = lambda operation: cache.load_many(operation.keys)
+            self._perform[Store] = lambda op: cache.store(op.key, op.result, replace=op.replace)
+
+    def drive(self, plan: Plan) -> Result[Any]:
+        """Perform what the plan asks for until it returns its result."""
+        perform = self._perform
+        try:
+            operation = next(plan)
+            while True:
+                try:
+                    answer = perform[type(operation)](operation)
+                except BaseException as error:
+                    operation = plan.throw(error)
+                else:
+                    operation = plan.send(answer)
+        except StopIteration as stop:
+            result: Result[Any] = stop.value
+            return result
+
+    def _call(self, operation: Call) -> Outcome:
+        with _current_step(operation.step):
+            outcome = attempt(operation.function)
+            if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
+                awaitable = outcome.value
+                outcome = attempt(partial(async_to_sync(_wait_for), awaitable))
+                if isinstance(outcome, Raised):
+                    discard(awaitable)
+        return outcome
+
+    def _emit(self, operation: Emit) -> None:
+        for listener in self.listeners:
+            try:
+                answer = listener(operation.event)
+                if inspect.isawaitable(answer):
+                    async_to_sync(_wait_for)(answer)
+            except Exception:
+                logger.exception("The listener %r failed on %s", listener, operation.event.type)
+
+    def _together(self, operation: Together) -> Gathering:
+        gathering = Gathering(len(operation.plans))
+        width = _width(operation, self.threads.max_workers())
+        if width <= 1 or self.threads.pinned():
+            self._one_after_another(operation.plans, gathering)
+        else:
+            self._in_threads(operation.plans, gathering, width)
+        return gathering
+
+    def _one_after_another(self, plans: Sequence[Plan], gathering: Gathering) -> None:
+        for index, plan in enumerate(plans):
+            if not gathering.open:
+                return
+            gathering.take(index, self.drive(plan))
+
+    def _in_threads(self, plans: Sequence[Plan], gathering: Gathering, width: int) -> None:
+        jobs: queue.SimpleQueue[tuple[int, Plan, Context]] = queue.SimpleQueue()
+        for index, plan in enumerate(plans):
+            jobs.put((index, plan, copy_context()))
+        with ThreadPoolExecutor(width, thread_name_prefix="stepflows") as pool:
+            workers = [pool.submit(self._work, jobs, gathering) for _ in range(width)]
+            try:
+                for worker in workers:
+                    worker.result()
+            finally:
+                gathering.close()
+
+    def _work(self, jobs: queue.SimpleQueue[tuple[int, Plan, Context]], gathering: Gathering) -> None:
+        try:
+            while gathering.open:
+                index, plan, context = jobs.get_nowait()
+                gathering.take(index, context.run(self.drive, plan))
+        except queue.Empty:
+            return
+        except BaseException:
+            gathering.close()
+            raise
+        finally:
+            self.threads.finished()
+
+
+class Hop(Protocol):
+    """How an event loop has a function called in a thread."""
+
+    async def __call__(self, function: Callable[[], Any], /) -> Outcome: ...
+
+
+async def _hop(function: Callable[[], Any]) -> Outcome:
+    """In the thread that Django keeps for this."""
+    return await sync_to_async(attempt, thread_sensitive=True)(function)
+
+
+class AsyncDriver:
+    """Drives plans on the running event loop. Functions that are not async are called in a thread."""
+
+    def __init__(
+        self,
+        cache: Cache | None,
+        listeners: Sequence[Listener] = (),
+        threads: Threads | None = None,
+        hop: Hop = _hop,
+    ) -> None:
+        self.cache = cache
+        self.listeners = listeners
+        self.threads = threads or Threads()
+        self._hop = hop
+        self._perform: dict[type, Callable[[Any], Awaitable[Any]]] = {
+            Call: self._call,
+            Together: self._together,
+            Pause: lambda operation: asyncio.sleep(operation.seconds),
+            Emit: self._emit,
+        }
+        if cache is not None:
+            self._perform[Load] = lambda operation: cache.aload(operation.key)
+            self._perform[LoadMany] = lambda operation: cache.aload_many(operation.keys)
+            self._perform[Store] = lambda op: cache.astore(op.key, op.result, replace=op.replace)
+
+    async def drive(self, plan: Plan) -> Result[Any]:
+        """Perform what the plan asks for until it returns its result."""
+        perform = self._perform
+        try:
+            operation = next(plan)
+            while True:
+                try:
+                    answer = await perform[type(operation)](operation)
+                except BaseException as error:
+                    operation = plan.throw(error)
+                else:
+                    operation = plan.send(answer)
+        except StopIteration as stop:
+            result: Result[Any] = stop.value
+            return result
+
+    async def _call(self, operation: Call) -> Outcome:
+        with _current_step(operation.step):
+            try:
+                async with asyncio.timeout(operation.timeout):
+                    return await self._outcome(operation.function)
+            except TimeoutError as error:
+                return Raised(error)
+
+    async def _outcome(self, function: Callable[[], Any]) -> Outcome:
+        if is_async(function):
+            outcome = attempt(function)
+        else:
+            running_loop.set(asyncio.get_running_loop())
+            outcome = await self._hop(function)
+        if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
+            try:
+                return Returned(await outcome.value)
+            except Exception as error:
+                return Raised(error)
+        return outcome
+
+    async def _emit(self, operation: Emit) -> None:
+        for listener in self.listeners:
+            try:
+                answer = listener(operation.event)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:
+                logger.exception("The listener %r failed on %s", listener, operation.event.type)
+
+    async def _together(self, operation: Together) -> Gathering:
+        gathering = Gathering(len(operation.plans))
+        width = _width(operation, len(operation.plans))
+        jobs = iter(enumerate(operation.plans))
+        if width <= 1 or await sync_to_async(self.threads.pinned, thread_sensitive=True)():
+            await self._work(self, jobs, gathering)
+            return gathering
+        pool = ThreadPoolExecutor(min(width, self.threads.max_workers()), thread_name_prefix="stepflows")
+        driver = AsyncDriver(self.cache, self.listeners, self.threads, partial(self._hop_to, pool))
+        workers = [asyncio.ensure_future(self._work(driver, jobs, gathering)) for _ in range(width)]
+        try:
+            await asyncio.gather(*workers)
+        except BaseException:
+            await _cancelled(workers)
+            raise
+        finally:
+            # Waiting for threads here would stop the event loop.
+            pool.shutdown(wait=False, cancel_futures=True)
+        return gathering
+
+    @staticmethod
+    async def _work(driver: AsyncDriver, jobs: Iterator[tuple[int, Plan]], gathering: Gathering) -> None:
+        for index, plan in jobs:
+            if not gathering.open:
+                return
+            gathering.take(index, await driver.drive(plan))
+
+    async def _hop_to(self, pool: Executor, function: Callable[[], Any]) -> Outcome:
+        def call() -> Outcome:
+            try:
+                return attempt(function)
+            finally:
+                self.threads.finished()
+
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(context.run, call))
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,264 @@
+"""The order of things, written once for threads and event loops.
+
+A plan is a generator: it yields operations, is sent their answers, and returns a result. Nothing here touches a cache,
+a clock that matters, or a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
+
+from stepflows.engine.cache import MISSING, Damaged, Lookup
+from stepflows.engine.context import RunContext, judge, logger
+from stepflows.engine.operations import (
+    Call,
+    Gathering,
+    Load,
+    LoadMany,
+    Operation,
+    Outcome,
+    Pause,
+    Plan,
+    Returned,
+    StepInfo,
+    Store,
+    Together,
+)
+from stepflows.engine.policy import Policy
+from stepflows.errors import CacheUnavailable, NotCacheable
+from stepflows.results import Err, FailedStep, Ok, Result, Stamp, stamped
+
+__all__ = ["Request", "Work", "computed", "each", "gather", "single", "step", "workflow"]
+
+#: The number of the last attempt, and what came of it.
+Working: TypeAlias = Generator[Operation, Any, tuple[int, Result[Any]]]
+#: What looking a key up came to.
+Found: TypeAlias = Lookup | CacheUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One step, as the body asked for it."""
+
+    label: str
+    key: str | None
+    policy: Policy
+    refresh: bool = False
+    #: Seconds for one attempt.
+    timeout: float | None = None
+
+
+#: For ``isinstance``, where a union would be made anew at each hit.
+RESULTS: Final = (Ok, Err)
+
+#: What a step does when it is executed.
+Work: TypeAlias = Callable[[RunContext, Request], Working]
+
+
+def workflow(run: RunContext, body: Callable[[], Any]) -> Plan:
+    """A whole run."""
+    if run.listening:
+        yield run.event("workflow_start")
+    started = time.perf_counter()
+    result = run.conclude((yield Call(body)))
+    if run.listening:
+        kind, error = ("workflow_success", None) if isinstance(result, Ok) else ("workflow_error", result.error)
+        yield run.event(kind, duration=time.perf_counter() - started, error=error)
+    return result
+
+
+def step(run: RunContext, request: Request, work: Work) -> Plan:
+    """One step: its stored result, or else its execution, stored."""
+    key = request.key
+    if key is None or not run.caching:
+        return (yield from _uncached(run, request, work))
+    found: Found = MISSING
+    if not request.refresh:
+        if key in run.kept:
+            return run.kept[key]
+        try:
+            found = yield Load(key)
+        except CacheUnavailable as error:
+            found = error
+        if isinstance(found, RESULTS):
+            if run.listening:
+                yield _hit(run, request, found)
+            return _replayed(run, request, found)
+    return (yield from _settle(run, request, work, found))
+
+
+def computed(value: Any) -> Plan:
+    """Nothing is left to do."""
+    yield from ()
+    return judge(Returned(value))
+
+
+def each(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | None) -> Plan:
+    """A step per item: all looked up together, only the missing ones executed, each stored when it is done."""
+    by_key = {str(request.key): (request, work) for request, work in steps}
+    found = yield from _look_up(run, [request for request, _ in by_key.values()])
+    results: dict[str, Result[Any]] = {}
+    for key, lookup in found.items():
+        if isinstance(lookup, RESULTS):
+            request = by_key[key][0]
+            if run.listening:
+                yield _hit(run, request, lookup)
+            results[key] = _replayed(run, request, lookup)
+            if isinstance(lookup, Err):
+                return results[key]
+    settle = _settle if run.caching else _uncached
+    plans = {key: settle(run, *by_key[key], found[key]) for key in by_key if key not in results}
+    gathering: Gathering = yield Together(list(plans.values()), limit)
+    if gathering.failed:
+        return gathering.failed
+    results.update(zip(plans, gathering.complete(), strict=True))
+    return Ok([results[str(request.key)].unwrap() for request, _ in steps])
+
+
+def single(function: Callable[[], Any]) -> Work:
+    """The work of a step that has one function."""
+
+    def work(run: RunContext, request: Request) -> Working:
+        return _attempts(run, request, function)
+
+    return work
+
+
+def gather(functions: Mapping[str, Callable[[], Any]], collect: Callable[[list[Any]], Any], limit: int | None) -> Work:
+    """The work of a step that has several named functions, and of what ``collect`` makes of their values."""
+
+    def part(run: RunContext, request: Request, name: str, function: Callable[[], Any]) -> Plan:
+        _, result = yield from _attempts(run, request, function, name)
+        return result
+
+    def work(run: RunContext, request: Request) -> Working:
+        parts = [part(run, request, name, function) for name, function in functions.items()]
+        gathering: Gathering = yield Together(parts, limit)
+        if gathering.failed:
+            return 1, gathering.failed
+        return 1, Ok(collect([result.unwrap() for result in gathering.complete()]))
+
+    return work
+
+
+def _look_up(run: RunContext, requests: Sequence[Request]) -> Generator[Operation, Any, dict[str, Found]]:
+    found: dict[str, Found] = {str(request.key): MISSING for request in requests}
+    ask = [str(request.key) for request in requests if run.caching and not request.refresh]
+    found.update({key: run.kept[key] for key in ask if key in run.kept})
+    ask = [key for key in ask if key not in run.kept]
+    if ask:
+        try:
+            found.update(zip(ask, (yield LoadMany(ask)), strict=True))
+        except CacheUnavailable as error:
+            found.update(dict.fromkeys(ask, error))
+    return found
+
+
+def _settle(run: RunContext, request: Request, work: Work, found: Found) -> Plan:
+    """What is done when the cache did not give a result."""
+    if isinstance(found, CacheUnavailable):
+        return (yield from _cache_down(run, request, work, found))
+    if isinstance(found, Damaged):
+        logger.warning("%s: the stored entry counts as missing: %s", _where(run, request), found.reason)
+        if run.listening:
+            yield _event(run, request, "step_cache_corrupt", error=found.reason)
+    if run.listening:
+        yield _event(run, request, "step_cache_miss")
+    result, seconds = yield from _execute(run, request, work)
+    # What is damaged would otherwise stand there as the first result stored.
+    return (yield from _keep(run, request, result, seconds, replace=request.refresh or isinstance(found, Damaged)))
+
+
+def _hit(run: RunContext, request: Request, found: Result[Any]) -> Operation:
+    error = found.error if isinstance(found, Err) else None
+    return _event(run, request, "step_cache_hit", duration=found.stamp and found.stamp.duration, error=error)
+
+
+def _replayed(run: RunContext, request: Request, found: Result[Any]) -> Result[Any]:
+    """A stored result as this step's own."""
+    if found.stamp is not None and found.stamp.label != request.label:
+        logger.warning("%s: uses the result stored under the label %r", _where(run, request), found.stamp.label)
+    if isinstance(found, Err):
+        return replace(found, step=FailedStep(request.label, request.key, replayed=True))
+    return found
+
+
+def _cache_down(run: RunContext, request: Request, work: Work, error: CacheUnavailable) -> Plan:
+    if request.policy.on_cache_down == "run":
+        logger.warning("%s: runs uncached: %s", _where(run, request), error)
+        result = run.kept[str(request.key)] = yield from _uncached(run, request, work)
+        return result
+    logger.error("%s: was not run: %s", _where(run, request), error)
+    if run.listening:
+        yield _event(run, request, "step_error", error=error)
+    return Err(error, error.__cause__, FailedStep(request.label, request.key))
+
+
+def _uncached(run: RunContext, request: Request, work: Work, found: Found = MISSING) -> Plan:
+    result, _ = yield from _execute(run, request, work)
+    return result
+
+
+def _execute(run: RunContext, request: Request, work: Work) -> Generator[Operation, Any, tuple[Result[Any], float]]:
+    """Run the step; its result, and the seconds it took."""
+    if run.listening:
+        yield _event(run, request, "step_start")
+    started = time.perf_counter()
+    attempt, result = yield from work(run, request)
+    seconds = time.perf_counter() - started
+    if isinstance(result, Err):
+        result = replace(result, step=FailedStep(request.label, request.key))
+    if run.listening:
+        kind, error = ("step_success", None) if isinstance(result, Ok) else ("step_error", result.error)
+        yield _event(run, request, kind, duration=seconds, attempt=attempt, error=error)
+    return result, seconds
+
+
+def _attempts(run: RunContext, request: Request, function: Callable[[], Any], part: str = "") -> Working:
+    token = run.token(request.key, part)
+    retry = request.policy.retry
+    attempt = 1
+    while True:
+        info = StepInfo(request.label, request.key, attempt, token)
+        outcome: Outcome = yield Call(function, info, request.timeout)
+        result = judge(outcome)
+        if isinstance(result, Ok) or retry is None or not retry.wants(result, attempt):
+            return attempt, result
+        if run.listening:
+            yield _event(run, request, "step_retry", attempt=attempt, error=result.error)
+        yield Pause(retry.pause(attempt))
+        attempt += 1
+
+
+def _keep(run: RunContext, request: Request, result: Result[Any], seconds: float, *, replace: bool) -> Plan:
+    """Store a result, and return the one that counts: the first stored."""
+    key, policy = str(request.key), request.policy
+    if policy.ttl == 0 or (isinstance(result, Err) and not policy.keeps(result)):
+        return result
+    now = time.time()
+    stamp = Stamp(request.label, now, seconds, run.run_id, None if policy.ttl is None else now + policy.ttl)
+    ours = stamped(result, stamp)
+    try:
+        stored: Result[Any] = yield Store(key, ours, replace)
+    except NotCacheable as error:
+        cause = result.error if isinstance(result, Err) else None
+        return Err(error.of(_where(run, request)), cause, FailedStep(request.label, key))
+    except CacheUnavailable as error:
+        run.kept[key] = result
+        logger.error("%s: ran, but its result could not be stored: %s", _where(run, request), error)
+        if run.listening:
+            yield _event(run, request, "step_cache_write_failed", error=error)
+        return result
+    run.kept.pop(key, None)
+    return result if stored is ours else _replayed(run, request, stored)
+
+
+def _event(run: RunContext, request: Request, kind: str, **more: Any) -> Operation:
+    return run.event(kind, request.label, request.key, **more)
+
+
+def _where(run: RunContext, request: Request) -> str:
+    return run.where(request.label, request.key)

@@ -1,0 +1,286 @@
+"""The ``step`` that a body is given, in two voices."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from stepflows.engine import plan
+from stepflows.engine.context import RunContext
+from stepflows.engine.drivers import AsyncDriver, Driver, discard
+from stepflows.engine.keys import check_key, check_label
+from stepflows.engine.operations import Plan
+from stepflows.engine.policy import CacheErrors, Policy, Retry, error_classes, retrying, seconds
+from stepflows.errors import InvalidOption, InvalidUse, StepNotDeferred, hint
+from stepflows.results import Ok, Result
+
+__all__ = ["AsyncStep", "Step", "StepOptions"]
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Key = str | None
+ItemKey = str | Callable[[Item], str] | None
+
+
+class StepOptions(TypedDict, total=False):
+    """What every call accepts beside label, function and key."""
+
+    ttl: float | timedelta | None
+    refresh: bool
+    cache_errors: CacheErrors
+    retry: int | Retry | None
+    timeout: float | timedelta | None
+
+
+class _Steps:
+    """Makes plans of calls. How they are driven is up to the two voices."""
+
+    _awaits: bool
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run."""
+        return self._run.run_id
+
+    def _one(self, label: str, function: Any, key: Key, options: StepOptions) -> Plan:
+        request = self._request(label, key, options)
+        if callable(function):
+            return plan.step(self._run, request, plan.single(function))
+        if not inspect.isawaitable(function):
+            self._warn_not_deferred(label)
+            return plan.computed(function)
+        if options.get("retry") is not None:
+            discard(function)
+            where = self._run.where(label)
+            raise InvalidUse(f"{where}: an awaitable can be awaited only once. With retry, pass a function.")
+        once = replace(request, policy=replace(request.policy, retry=None))
+        return plan.step(self._run, once, plan.single(self._deferred(label, function)))
+
+    def _all(self, label: str, functions: Any, key: Key, limit: int | None, options: StepOptions) -> Plan:
+        if not isinstance(functions, Mapping):
+            where, kind = self._run.where(label), type(functions).__name__
+            raise InvalidUse(f"{where}: step.all takes a mapping of names to functions, not {kind}.")
+        request = self._request(label, key, options)
+        parts = {str(name): self._deferred(label, function) for name, function in functions.items()}
+
+        def collect(values: list[Any]) -> dict[Any, Any]:
+            return dict(zip(functions, values, strict=True))
+
+        return plan.step(self._run, request, plan.gather(parts, collect, self._limit(limit, label)))
+
+    def _map(
+        self, label: str, items: Any, function: Any, key: ItemKey[Any], limit: int | None, options: StepOptions
+    ) -> Plan:
+        where = self._run.where(label)
+        if not callable(function):
+            raise InvalidUse(f"{where}: step.map takes a function of one item, not {type(function).__name__}.")
+        if not isinstance(items, Iterable):
+            raise InvalidUse(f"{where}: step.map takes items to go through, not {type(items).__name__}.")
+        items = list(items)
+        limit = self._limit(limit, label)
+        if not callable(key):
+            parts = {str(index): partial(function, item) for index, item in enumerate(items)}
+            return plan.step(self._run, self._request(label, key, options), plan.gather(parts, list, limit))
+        requests = [self._request(label, check_key(key(item), where), options) for item in items]
+        works = [plan.single(partial(function, item)) for item in items]
+        return plan.each(self._run, list(zip(requests, works, strict=True)), limit)
+
+    def _request(self, label: str, key: Any, options: StepOptions) -> plan.Request:
+        run = self._run
+        check_label(label, f"workflow {run.workflow!r}")
+        if key is not None:
+            run.claim(check_key(key, run.where(label)), label)
+        if not options:
+            return plan.Request(label, key, run.policy)
+        where = run.where(label, key)
+        policy = _policy(run.policy, options, where)
+        return plan.Request(label, key, policy, bool(options.get("refresh")), self._timeout(options, where))
+
+    def _timeout(self, options: StepOptions, where: str) -> float | None:
+        timeout = seconds(options.get("timeout"), where, "timeout")
+        if timeout is not None and not self._awaits:
+            raise InvalidUse(
+                f"{where}: timeout works in async bodies, because a thread cannot be interrupted. "
+                "Use arun with an async body, or the timeout of the client that the function calls."
+            )
+        return timeout
+
+    def _limit(self, limit: Any, label: str) -> int | None:
+        if limit is None or (isinstance(limit, int) and not isinstance(limit, bool) and limit > 0):
+            return limit
+        raise InvalidOption(f"{self._run.where(label)}: limit is {limit!r}; give a positive whole number, or None.")
+
+    def _deferred(self, label: str, function: Any) -> Callable[[], Any]:
+        """The function to call for what was given in its place."""
+        if callable(function):
+            return function  # type: ignore[no-any-return]
+        if not inspect.isawaitable(function):
+            self._warn_not_deferred(label)
+            return partial(_given, function)
+        if self._awaits:
+            return partial(_awaited, function)
+        discard(function)
+        raise InvalidUse(
+            f"{self._run.where(label)}: an awaitable was given in a sync body. Pass the async function itself, "
+            "or run an async body with arun."
+        )
+
+    def _warn_not_deferred(self, label: str) -> None:
+        """Point at the line that called the step, however many frames of this file are between."""
+        level, frame = 1, sys._getframe()  # noqa: SLF001 - the documented way to one's own stack without its cost
+        while frame.f_code.co_filename == __file__ and frame.f_back:
+            level, frame = level + 1, frame.f_back
+        warnings.warn(
+            f"{self._run.where(label)} was given a value that is already computed, so nothing is cached. "
+            f"Pass a function: step({label!r}, lambda: ..., key=...).",
+            StepNotDeferred,
+            stacklevel=level,
+        )
+
+    def _value(self, result: Result[Any], label: str, key: Any) -> Any:
+        if isinstance(result, Ok):
+            return result.value
+        raise self._run.exception(result, label, key if isinstance(key, str) else None)
+
+
+class Step(_Steps):
+    """Given to sync bodies. ``step(label, function, key=...)`` runs the function once per key and returns its value.
+
+    Raises what the function raises, :exc:`~stepflows.errors.StepFailed` where it returns an ``Err``, and at a wrong use
+    :exc:`~stepflows.errors.InvalidUse`, :exc:`~stepflows.errors.InvalidStepKey` or
+    :exc:`~stepflows.errors.StepKeyConflict`.
+    """
+
+    _awaits = False
+
+    def __init__(self, run: RunContext, driver: Driver) -> None:
+        super().__init__(run)
+        self._drive = driver.drive
+
+    def __call__(
+        self, label: str, function: Callable[[], Any], *, key: Key = None, **options: Unpack[StepOptions]
+    ) -> Any:
+        """Run ``function()`` once per key."""
+        return self._value(self._drive(self._one(label, function, key, options)), label, key)
+
+    run = __call__
+
+    def all(
+        self,
+        label: str,
+        functions: Mapping[str, Callable[[], Any]],
+        *,
+        key: Key = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> dict[str, Any]:
+        """Run the functions at the same time, in at most ``limit`` threads; a dict in the order given."""
+        steps = self._all(label, functions, key, limit, options)
+        return self._value(self._drive(steps), label, key)  # type: ignore[no-any-return]
+
+    def map(
+        self,
+        label: str,
+        items: Iterable[Item],
+        function: Callable[[Item], T],
+        *,
+        key: ItemKey[Item] = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> list[T]:
+        """``function(item)`` for each item at the same time; a list in order. A callable ``key`` caches each item."""
+        steps = self._map(label, items, function, key, limit, options)
+        return self._value(self._drive(steps), label, key)  # type: ignore[no-any-return]
+
+
+class AsyncStep(_Steps):
+    """Given to async bodies. Like :class:`Step`, awaited; functions may be async, and awaitables are accepted."""
+
+    _awaits = True
+
+    def __init__(self, run: RunContext, driver: AsyncDriver) -> None:
+        super().__init__(run)
+        self._drive = driver.drive
+
+    async def __call__(
+        self,
+        label: str,
+        function: Callable[[], Any] | Awaitable[Any],
+        *,
+        key: Key = None,
+        **options: Unpack[StepOptions],
+    ) -> Any:
+        """Run ``function()`` once per key. An awaitable in its place is closed on a hit, without having started."""
+        try:
+            return self._value(await self._drive(self._one(label, function, key, options)), label, key)
+        finally:
+            discard(function)
+
+    run = __call__
+
+    async def all(
+        self,
+        label: str,
+        functions: Mapping[str, Callable[[], Any] | Awaitable[Any]],
+        *,
+        key: Key = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> dict[str, Any]:
+        """Run the functions at the same time, at most ``limit`` of them; a dict in the order given."""
+        try:
+            steps = self._all(label, functions, key, limit, options)
+            return self._value(await self._drive(steps), label, key)  # type: ignore[no-any-return]
+        finally:
+            _discard_all(functions)
+
+    async def map(
+        self,
+        label: str,
+        items: Iterable[Item],
+        function: Callable[[Item], Awaitable[T]] | Callable[[Item], T],
+        *,
+        key: ItemKey[Item] = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> list[T]:
+        """``function(item)`` for each item at the same time; a list in order. A callable ``key`` caches each item."""
+        steps = self._map(label, items, function, key, limit, options)
+        return self._value(await self._drive(steps), label, key)  # type: ignore[no-any-return]
+
+
+def _discard_all(functions: Any) -> None:
+    for function in functions.values() if isinstance(functions, Mapping) else ():
+        discard(function)
+
+
+def _given(value: Any) -> Any:
+    return value
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _policy(policy: Policy, options: StepOptions, where: str) -> Policy:
+    """The run's policy with this step's options in place of its own."""
+    changes: dict[str, Any] = {}
+    for name, value in options.items():
+        if name == "ttl":
+            changes[name] = seconds(value, where)
+        elif name == "cache_errors":
+            changes[name] = error_classes(value, where)
+        elif name == "retry":
+            changes[name] = retrying(value, where)
+        elif name not in StepOptions.__annotations__:
+            raise InvalidUse(f"{where}: unknown option {name!r}. {hint(name, StepOptions.__annotations__)}")
+    return replace(policy, **changes) if changes else policy
