@@ -1,0 +1,66 @@
+"""Django's file cache, read from its files."""
+
+# ruff: noqa: SLF001 - Django's cache has no public way to its files
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from stepflows.caches.enumerable import HEAD_BYTES, EnumerableBackend
+from stepflows.caches.pickled import expiry, plain_start
+from stepflows.conf import settings
+
+__all__ = ["FileBackend"]
+
+# The file's own head, and the pickle around the bytes.
+_MARGIN: Final = 64
+
+
+class FileBackend(EnumerableBackend):
+    def _raw(self, cache: Any, keys: list[str]) -> dict[str, bytes]:
+        # A bomb would unpack to more than any entry may be.
+        most = settings().MAX_VALUE_BYTES + HEAD_BYTES + _MARGIN
+        return {key: raw for key in keys if (raw := _unpacked(Path(cache._key_to_file(key)), most)) is not None}
+
+    def _contents(self, cache: Any) -> Iterable[tuple[str, bytes]]:
+        for path in cache._list_cache_files():
+            raw = _unpacked(Path(path), HEAD_BYTES + _MARGIN, start=True)
+            if raw is not None:
+                yield path, plain_start(raw) or b""
+
+    def _place(self, cache: Any, key: str) -> str:
+        return str(cache._key_to_file(key))
+
+    def _add(self, cache: Any, key: str, data: bytes, timeout: int | None) -> bool:
+        # The cache's own add() unpickles the time of expiry of the file that is there.
+        if _unpacked(Path(cache._key_to_file(key)), _MARGIN, start=True) is not None:
+            return False
+        cache.set(key, data, timeout)
+        return True
+
+
+def _unpacked(path: Path, most: int, *, start: bool = False) -> bytes | None:
+    """The pickle in the file, or nothing for what is too long or no such file; ``None`` when it is absent or expired.
+
+    With ``start``, the first ``most`` bytes will do.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most) if start else file.read()
+    except FileNotFoundError:
+        return None
+    expires = expiry(content)
+    if expires is None:
+        return b""
+    if expires.at is not None and expires.at < time.time():
+        return None
+    unpacking = zlib.decompressobj()
+    with suppress(zlib.error):
+        raw = unpacking.decompress(content[expires.size :], most)
+        return raw if start or unpacking.eof else b""
+    return b""

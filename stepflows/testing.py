@@ -1,0 +1,255 @@
+"""Tests for whoever writes a cache of their own: subclass a suite, say how a cache is made, and run pytest or unittest.
+
+::
+
+    class TestMyCache(CacheConformance):
+        def make_cache(self):
+            return MyCache(url)
+"""
+
+# ruff: noqa: S101 - tests assert
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from stepflows.caches import portal, resolve
+from stepflows.engine.cache import MISSING, Cache, Damaged, Lookup
+from stepflows.results import Err, Ok, Result, Stamp, stamped
+
+__all__ = ["CacheConformance", "DamageConformance", "Voice", "stamp"]
+
+ODD_KEYS = ["a:b", "*", "[a]", "50%", "%2A", "a@1", "a b", "ключ", "鍵" * 200, "k" * 200, "\u00a0.", "{a}", "a\\b", "'"]
+FALSY: list[Any] = [None, False, 0, 0.0, "", b"", [], (), {}]
+
+
+def stamp(ttl: float | None = None, **more: Any) -> Stamp:
+    """The stamp of something stored now."""
+    now = time.time()
+    return Stamp("label", now, 0.25, "run", None if ttl is None else now + ttl)._replace(**more)
+
+
+class Voice:
+    """A cache as a workflow asks it: by its sync methods, or by the async ones on one event loop."""
+
+    def __init__(self, given: Any, run: Callable[[Coroutine[Any, Any, Any]], Any] | None = None) -> None:
+        resolved = resolve(given, f"conformance {uuid4().hex}")
+        assert resolved is not None
+        self.given = given
+        self.cache: Cache = resolved
+        self._run = run
+
+    def load(self, key: str) -> Lookup:
+        found: Lookup = self._run(self.cache.aload(key)) if self._run else self.cache.load(key)
+        return found
+
+    def load_many(self, keys: Sequence[str]) -> list[Lookup]:
+        found: list[Lookup] = self._run(self.cache.aload_many(keys)) if self._run else self.cache.load_many(keys)
+        return found
+
+    def store(self, key: str, result: Result[Any], ttl: float | None = None, *, replace: bool = False) -> Result[Any]:
+        given = result if result.stamp else stamped(result, stamp(ttl))
+        if self._run is None:
+            return self.cache.store(key, given, replace=replace)
+        stored: Result[Any] = self._run(self.cache.astore(key, given, replace=replace))
+        return stored
+
+    def finish(self, answer: Any) -> Any:
+        """The answer, or what it comes to when it has to be awaited."""
+        if not inspect.isawaitable(answer):
+            return answer
+        return self._run(_awaited(answer)) if self._run else portal.run(lambda: _awaited(answer))
+
+
+class CacheConformance:
+    """What a workflow relies on. Each test asks a new cache by its sync methods and another by the async ones."""
+
+    def make_cache(self) -> Any:
+        """A new cache, of whatever ``cache=`` takes. A Map-like or mapping must be empty."""
+        raise NotImplementedError("Return a cache of the kind that is to be tested.")
+
+    def dispose(self, given: Any) -> Any:
+        """Give back what the cache holds open; may be async."""
+
+    def delete(self, voice: Voice, key: str) -> None:
+        """Delete a key as the cache's users do."""
+        target = voice.cache if hasattr(voice.cache, "delete") else voice.given
+        if isinstance(target, MutableMapping):
+            del target[key]
+        else:
+            voice.finish(target.delete(key))
+
+    def voices(self) -> Iterator[Voice]:
+        """The cache by its sync methods, then another one by its async methods."""
+        voice = Voice(self.make_cache())
+        yield voice
+        voice.finish(self.dispose(voice.given))
+        with asyncio.Runner() as runner:
+            voice = Voice(self.make_cache(), runner.run)
+            yield voice
+            voice.finish(self.dispose(voice.given))
+
+    def test_what_was_never_stored_is_missing(self) -> None:
+        """A key under which nothing is stored is answered by the sentinel."""
+        for cache in self.voices():
+            assert cache.load("user:1") is MISSING
+
+    def test_what_is_stored_comes_back(self) -> None:
+        """A stored value is loaded again, equal and of the same type."""
+        value = {"name": "Ada", "born": 1815, "tags": ["a", ("b", 1.5)]}
+        for cache in self.voices():
+            assert cache.store("user:1", Ok(value)) == Ok(value)
+            assert cache.load("user:1") == Ok(value)
+
+    def test_falsy_values_are_values(self) -> None:
+        """None, False, 0 and what is empty are stored like any other value."""
+        for cache in self.voices():
+            for number, value in enumerate(FALSY):
+                cache.store(f"falsy:{number}", Ok(value))
+                found = cache.load(f"falsy:{number}")
+                assert isinstance(found, Ok)
+                assert (type(found.value), found.value) == (type(value), value)
+
+    def test_an_error_value_comes_back(self) -> None:
+        """A failure that is data is loaded with its cause."""
+        for cache in self.voices():
+            cache.store("user:1", Err("NOT_FOUND", cause="no row"))
+            assert cache.load("user:1") == Err("NOT_FOUND", cause="no row")
+
+    def test_an_exception_comes_back(self) -> None:
+        """A failure that is an exception is loaded as one of its class with its arguments."""
+        for cache in self.voices():
+            cache.store("user:1", Err(LookupError("user", 1)))
+            found = cache.load("user:1")
+            assert isinstance(found, Err)
+            assert (type(found.error), found.error.args) == (LookupError, ("user", 1))
+
+    def test_the_stamp_comes_back(self) -> None:
+        """Label, times and run are loaded with the result."""
+        for cache in self.voices():
+            given = stamp(ttl=3600)
+            cache.store("user:1", Ok(1, stamp=given))
+            found = cache.load("user:1")
+            assert isinstance(found, Ok)
+            assert found.stamp == given
+
+    def test_the_first_stored_wins(self) -> None:
+        """Storing again changes nothing and returns what was there first."""
+        for cache in self.voices():
+            cache.store("user:1", Ok("first"))
+            assert cache.store("user:1", Ok("second")) == Ok("first")
+            assert cache.load("user:1") == Ok("first")
+
+    def test_replace_replaces(self) -> None:
+        """With replace, the new result stands."""
+        for cache in self.voices():
+            cache.store("user:1", Ok("first"))
+            assert cache.store("user:1", Ok("second"), replace=True) == Ok("second")
+            assert cache.load("user:1") == Ok("second")
+
+    def test_replace_stores_where_nothing_is(self) -> None:
+        """With replace, nothing has to be there."""
+        for cache in self.voices():
+            assert cache.store("user:1", Ok(1), replace=True) == Ok(1)
+            assert cache.load("user:1") == Ok(1)
+
+    def test_keys_are_apart(self) -> None:
+        """Every key has its own entry, whatever signs it is made of."""
+        for cache in self.voices():
+            for key in ODD_KEYS:
+                assert cache.store(key, Ok(key)) == Ok(key)
+            assert cache.load_many(ODD_KEYS) == [Ok(key) for key in ODD_KEYS]
+
+    def test_many_are_loaded_in_the_order_asked(self) -> None:
+        """Answers stand in the order of the keys, with gaps for what is missing."""
+        for cache in self.voices():
+            cache.store("a", Ok(1))
+            cache.store("b", Ok(2))
+            assert cache.load_many(["b", "none", "a", "b"]) == [Ok(2), MISSING, Ok(1), Ok(2)]
+            assert cache.load_many([]) == []
+
+    def test_a_deleted_entry_is_missing(self) -> None:
+        """What was deleted can be stored again."""
+        for cache in self.voices():
+            cache.store("user:1", Ok(1))
+            self.delete(cache, "user:1")
+            assert cache.load("user:1") is MISSING
+            assert cache.store("user:1", Ok(2)) == Ok(2)
+
+    def test_an_entry_within_its_ttl_is_there(self) -> None:
+        """A ttl that has not passed changes nothing."""
+        for cache in self.voices():
+            cache.store("user:1", Ok(1), ttl=3600.5)
+            assert cache.load("user:1") == Ok(1)
+
+    def test_an_expired_entry_is_missing(self) -> None:
+        """Once its ttl has passed an entry is not loaded, and another can be stored."""
+        for cache in self.voices():
+            cache.store("user:1", Ok("old"), ttl=0.02)
+            _pass(0.02)
+            assert cache.load_many(["user:1"]) == [MISSING]
+            assert cache.load("user:1") is MISSING
+            assert cache.store("user:1", Ok("new")) == Ok("new")
+            assert cache.load("user:1") == Ok("new")
+
+    def test_replacing_takes_the_old_ttl_away(self) -> None:
+        """What replaces an entry with a ttl stays as long as itself says."""
+        for cache in self.voices():
+            cache.store("user:1", Ok("old"), ttl=0.02)
+            cache.store("user:1", Ok("new"), replace=True)
+            _pass(0.02)
+            assert cache.load("user:1") == Ok("new")
+
+    def test_a_result_without_time_is_not_stored(self) -> None:
+        """A ttl of 0 stores nothing and returns the result."""
+        for cache in self.voices():
+            assert cache.store("user:1", Ok(1), ttl=0) == Ok(1)
+            assert cache.load("user:1") is MISSING
+
+    def test_a_result_without_time_replaces_by_nothing(self) -> None:
+        """With replace, a ttl of 0 takes away what is there."""
+        for cache in self.voices():
+            cache.store("user:1", Ok("old"))
+            assert cache.store("user:1", Ok("new"), ttl=0, replace=True) == Ok("new")
+            assert cache.load("user:1") is MISSING
+
+
+class DamageConformance(CacheConformance):
+    """The same for a cache in whose place something else can be put."""
+
+    def damage(self, voice: Voice, key: str) -> None:
+        """Put something that is no entry under the key."""
+        raise NotImplementedError("Put something that is no entry under the key.")
+
+    def test_a_damaged_entry_is_told_apart(self) -> None:
+        """What is no entry is neither a result nor missing, and its neighbours are not hurt."""
+        for cache in self.voices():
+            cache.store("user:2", Ok(2))
+            self.damage(cache, "user:1")
+            assert isinstance(cache.load("user:1"), Damaged)
+            found = cache.load_many(["user:1", "user:2"])
+            assert isinstance(found[0], Damaged)
+            assert found[1] == Ok(2)
+
+    def test_a_damaged_entry_is_stored_over(self) -> None:
+        """What is no entry does not count as the first stored."""
+        for cache in self.voices():
+            self.damage(cache, "user:1")
+            assert cache.store("user:1", Ok(1)) == Ok(1)
+            assert cache.load("user:1") == Ok(1)
+
+
+def _pass(seconds: float) -> None:
+    """Wait until that much time has gone by on the wall clock."""
+    end = time.time() + seconds
+    while (left := end - time.time()) >= 0:
+        time.sleep(left + 0.001)
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
