@@ -1,0 +1,90 @@
+"""What ``manage.py check`` says about settings and caches that would bite.
+
+======================  ======================================================================
+``stepflows.E001``      a setting of ``STEPFLOWS`` is unknown or impossible
+``stepflows.E002``      the alias of a cache that is used is not in ``CACHES``
+``stepflows.W001``      a cache that lives in one process is shared by no worker
+``stepflows.W002``      a cache throws entries away when it is full (``MAX_ENTRIES``)
+======================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+
+from stepflows import conf
+from stepflows.caches import StepCache
+from stepflows.registry import registry
+
+__all__ = ["check_caches", "check_settings"]
+
+#: A cache that holds this many entries before it throws some away is taken for large enough.
+_PLENTY: Final = 1_000_000
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """The ``STEPFLOWS`` dict itself."""
+    try:
+        return [Error(problem, id="stepflows.E001") for problem in conf.problems()]
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="stepflows.E001")]
+
+
+def check_caches(**_: Any) -> list[CheckMessage]:
+    """The caches that registered workflows and ``StepCache()`` use."""
+    if check_settings():
+        return []
+    return [message for alias, users in _aliases().items() for message in _check_alias(alias, users)]
+
+
+def _aliases() -> dict[str, str]:
+    """The aliases in use, and what uses each."""
+    aliases = {conf.settings().CACHE: "STEPFLOWS['CACHE']"}
+    for workflow in registry.all():
+        if isinstance(workflow.cache, StepCache) and isinstance(workflow.cache.alias, str):
+            aliases.setdefault(workflow.cache.alias, f"workflow {workflow.name!r}")
+    return aliases
+
+
+def _check_alias(alias: str, user: str) -> Iterator[CheckMessage]:
+    if alias not in django_settings.CACHES:
+        yield Error(
+            f"{user} names the cache alias {alias!r}, which is not in CACHES.",
+            hint=f"Add it to CACHES, or use one of: {', '.join(django_settings.CACHES)}.",
+            id="stepflows.E002",
+        )
+        return
+    cache = caches[alias]
+    if isinstance(cache, LocMemCache | DummyCache):
+        yield Warning(
+            f"{user} uses the cache alias {alias!r}, a {type(cache).__name__}, which no other process shares: a worker "
+            "would run every step again.",
+            hint="Use a cache that all processes share, such as django-redis. For tests this is fine.",
+            id="stepflows.W001",
+        )
+    most = _max_entries(cache)
+    if most < _PLENTY:
+        yield Warning(
+            f"{user} uses the cache alias {alias!r}, a {type(cache).__name__} that throws entries away above {most} "
+            "(MAX_ENTRIES): steps whose entry is gone run again.",
+            hint=f"Set OPTIONS['MAX_ENTRIES'] of the alias to {_PLENTY} or more, or use django-redis.",
+            id="stepflows.W002",
+        )
+
+
+def _max_entries(cache: BaseCache) -> float:
+    """How many entries the cache holds before it throws some away."""
+    culling = isinstance(cache, LocMemCache | DatabaseCache | FileBasedCache)
+    return vars(cache)["_max_entries"] if culling else math.inf

@@ -1,0 +1,302 @@
+"""What ``create_workflow`` and ``@workflow`` make."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack
+
+from asgiref.sync import async_to_sync
+from celery import exceptions as celery_exceptions
+
+from stepflows import signals
+from stepflows.caches import StepCache, resolve
+from stepflows.database import DjangoThreads
+from stepflows.engine import plan
+from stepflows.engine.context import RunContext
+from stepflows.engine.drivers import AsyncDriver, Driver, Listener, discard, is_async
+from stepflows.engine.keys import check_name
+from stepflows.engine.policy import UNSET, Unset, never_cache
+from stepflows.engine.steps import AsyncStep, Step
+from stepflows.errors import InvalidUse
+from stepflows.options import Options, WorkflowOptions
+from stepflows.registry import registry
+from stepflows.results import Result
+
+if TYPE_CHECKING:
+    from stepflows.models import Run
+
+__all__ = ["RegisteredWorkflow", "Workflow", "create_workflow", "workflow"]
+
+P = ParamSpec("P")
+
+# They end the task and say nothing about the step: the next worker has to run it again.
+never_cache(
+    celery_exceptions.SoftTimeLimitExceeded,
+    celery_exceptions.TimeLimitExceeded,
+    celery_exceptions.Terminated,
+    celery_exceptions.TaskPredicate,
+    celery_exceptions.TaskRevokedError,
+    celery_exceptions.WorkerLostError,
+)
+
+
+class Dependencies:
+    """A mapping read by attribute. It is looked into at each use, so a test may replace what is in it."""
+
+    __slots__ = ("_mapping",)
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self._mapping = mapping
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._mapping[name]
+        except KeyError:
+            known = ", ".join(map(str, self._mapping)) or "none"
+            raise AttributeError(f"The workflow has no dependency {name!r}. Its deps are: {known}.") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._mapping[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mapping)
+
+
+class _Workflow:
+    """A name, dependencies, a cache and options. Frozen by habit: :meth:`using` makes a changed copy."""
+
+    def __init__(self, name: str, deps: Any, options: Options) -> None:
+        self.name = check_name(name)
+        self._deps = deps
+        self._options = options
+        self._cache = resolve(options.cache, name, options.version)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    @property
+    def deps(self) -> Any:
+        """What bodies are given as their second argument."""
+        if self._deps is None or isinstance(self._deps, Mapping):
+            return Dependencies(self._deps or {})
+        return self._deps
+
+    @property
+    def version(self) -> str | int | None:
+        """Part of the scope of its keys."""
+        return self._options.version
+
+    @property
+    def cache(self) -> Any:
+        """The cache that this workflow uses: a :class:`~stepflows.StepCache`, or the Map that it was given."""
+        return self._cache if isinstance(self._cache, StepCache) else self._options.cache
+
+    def _copy(self, name: str, deps: Any, options: Options) -> Self:
+        raise NotImplementedError
+
+    def using(self, *, deps: Any = UNSET, **options: Unpack[WorkflowOptions]) -> Self:
+        """A changed copy, for tests and one-off calls: ``checkout.using(cache={}, deps=fakes)``."""
+        changed = Options.of(f"workflow {self.name!r}", self._options, options)
+        return self._copy(self.name, self._deps if isinstance(deps, Unset) else deps, changed)
+
+    def _run(
+        self,
+        body: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        run_id: str | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> Result[Any]:
+        if is_async(body):
+            raise InvalidUse(f"Workflow {self.name!r}: run was given an async body. Use: await workflow.arun(...).")
+        listeners = self._listeners(signals.send, listeners)
+        run = self._context(listeners, run_id)
+        driver = Driver(self._cache, listeners, DjangoThreads())
+        return driver.drive(plan.workflow(run, partial(self._call, body, Step(run, driver), args, kwargs)))
+
+    async def _arun(
+        self,
+        body: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        run_id: str | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> Result[Any]:
+        alisteners = self._listeners(signals.asend, listeners)
+        run = self._context(alisteners, run_id)
+        driver = AsyncDriver(self._cache, alisteners, DjangoThreads())
+        if is_async(body):
+            call = partial(self._acall, body, AsyncStep(run, driver), args, kwargs)
+        else:
+            # In its thread the body is an ordinary sync one, with listeners called there.
+            sync = Driver(self._cache, self._listeners(signals.send, listeners), DjangoThreads())
+            call = partial(self._call, body, Step(run, sync), args, kwargs)
+        return await driver.drive(plan.workflow(run, call))
+
+    def _call(self, body: Callable[..., Any], step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            value = body(step, self.deps, *args, **kwargs)
+        except TypeError as error:
+            if not _of_the_call(error):
+                raise
+            raise self._not_taken(error) from error
+        if inspect.isawaitable(value):
+            discard(value)
+            raise InvalidUse(
+                f"Workflow {self.name!r}: the body returned an awaitable. Write it as async def and use arun."
+            )
+        return value
+
+    async def _acall(
+        self, body: Callable[..., Any], step: AsyncStep, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        try:
+            return await body(step, self.deps, *args, **kwargs)
+        except TypeError as error:
+            if not _of_the_call(error):
+                raise
+            raise self._not_taken(error) from error
+
+    def _not_taken(self, error: TypeError) -> InvalidUse:
+        return InvalidUse(f"Workflow {self.name!r}: the body does not take these arguments: {error}.")
+
+    def _context(self, listeners: Sequence[Listener], run_id: str | None) -> RunContext:
+        cache = self._cache
+        return RunContext(
+            self.name,
+            policy=self._options.policy(f"workflow {self.name!r}"),
+            caching=cache is not None,
+            listening=bool(listeners),
+            namespace=cache.namespace if isinstance(cache, StepCache) else self.name,
+            run_id=run_id,
+        )
+
+    def _listeners(self, send: Callable[..., Any], others: Sequence[Listener]) -> list[Listener]:
+        listeners = [*others]
+        if self._options.on_event is not None:
+            listeners.append(self._options.on_event)
+        if signals.step_event.has_listeners(Workflow):
+            listeners.append(partial(send, Workflow))
+        return listeners
+
+
+def _of_the_call(error: TypeError) -> bool:
+    """Whether the call itself failed, for its arguments, and not something inside what was called."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
+
+
+class Workflow(_Workflow):
+    """A workflow that is given its body at each run. Made by :func:`create_workflow`."""
+
+    def _copy(self, name: str, deps: Any, options: Options) -> Self:
+        return type(self)(name, deps, options)
+
+    def run(self, body: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Call ``body(step, deps, *args, **kwargs)`` and return its :data:`~stepflows.Result`.
+
+        A failure of a step or of the body arrives as ``Err``. Raises :exc:`TypeError` for an async body,
+        :exc:`~stepflows.errors.InvalidStepKey` and :exc:`~stepflows.errors.StepKeyConflict`.
+        """
+        return self._run(body, args, kwargs)
+
+    async def arun(self, body: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Like :meth:`run`, on the event loop. An async body awaits its steps; a sync one runs in a thread."""
+        return await self._arun(body, args, kwargs)
+
+
+class RegisteredWorkflow(_Workflow, Generic[P]):
+    """A workflow that carries its own body. Made by :func:`workflow`."""
+
+    def __init__(
+        self,
+        name: str,
+        deps: Any,
+        options: Options,
+        body: Callable[..., Any],
+        original: RegisteredWorkflow[P] | None = None,
+    ) -> None:
+        super().__init__(name, deps, options)
+        self.body = body
+        self.module = body.__module__
+        self.qualname = body.__qualname__
+        self.__doc__ = body.__doc__
+        self._original = original
+
+    @property
+    def place(self) -> str:
+        """Where the body is defined."""
+        code = getattr(inspect.unwrap(self.body), "__code__", None)
+        return f"{self.module}.{self.qualname}" + (f" ({code.co_filename}:{code.co_firstlineno})" if code else "")
+
+    def _copy(self, name: str, deps: Any, options: Options) -> Self:
+        return type(self)(name, deps, options, self.body, self._original or self)
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+        """Run here and now. A failure of a step or of the body arrives as ``Err``."""
+        return self._run(self.body, args, kwargs)
+
+    async def arun(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+        """Run on this event loop."""
+        return await self._arun(self.body, args, kwargs)
+
+    def execute(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, run_id: str, listeners: Sequence[Listener] = ()
+    ) -> Result[Any]:
+        """Run in this thread, whichever kind of body it is; for whoever keeps a record of the run."""
+        if is_async(self.body):
+            return async_to_sync(self._arun)(self.body, args, kwargs, run_id=run_id, listeners=listeners)
+        return self._run(self.body, args, kwargs, run_id=run_id, listeners=listeners)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Have a Celery worker run it; returns its :class:`~stepflows.models.Run`, published on commit."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Run:
+        """Like :meth:`delay`, with Celery's ``countdown``, ``eta``, ``queue`` or ``priority``.
+
+        Raises :exc:`~stepflows.errors.InvalidUse` for arguments that the body does not take and for a changed copy, and
+        :exc:`~stepflows.errors.NotCacheable` for arguments that cannot be kept.
+        """
+        if self._original is not None:
+            raise InvalidUse(
+                f"Workflow {self.name!r}: this is a changed copy made by using(), which no worker knows. "
+                "Send the registered workflow, or run the copy here."
+            )
+        kwargs = kwargs or {}
+        try:
+            inspect.signature(self.body).bind(None, None, *args, **kwargs)
+        except TypeError as error:
+            raise self._not_taken(error) from None
+        return registry.dispatch(self.name, tuple(args), kwargs, options)
+
+
+def create_workflow(name: str, deps: Any = None, **options: Unpack[WorkflowOptions]) -> Workflow:
+    """A workflow without a body of its own. Without ``cache``, keys are ignored.
+
+    ``deps`` is a mapping or any object; bodies read its attributes. Options: ``cache``, ``version``, ``ttl``,
+    ``cache_errors``, ``retry``, ``on_event`` and ``on_cache_down``.
+    """
+    return Workflow(name, deps, Options.of(f"workflow {name!r}", Options(), options))
+
+
+def workflow(
+    name: str, *, deps: Any = None, **options: Unpack[WorkflowOptions]
+) -> Callable[[Callable[Concatenate[Any, Any, P], Any]], RegisteredWorkflow[P]]:
+    """Register the decorated body under a name. Without ``cache``, the alias ``STEPFLOWS["CACHE"]`` is used.
+
+    Raises :exc:`~stepflows.errors.DuplicateWorkflow` when the name is taken.
+    """
+    if not isinstance(name, str):
+        raise InvalidUse("@workflow needs a name: write @workflow('checkout').")
+    checked = Options.of(f"workflow {name!r}", Options(cache=StepCache()), options)
+
+    def register(body: Callable[Concatenate[Any, Any, P], Any]) -> RegisteredWorkflow[P]:
+        registered: RegisteredWorkflow[P] = RegisteredWorkflow(name, deps, checked, body)
+        registry.add(registered)
+        return registered
+
+    return register

@@ -1,0 +1,82 @@
+"""The options of a workflow, checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypedDict
+
+from stepflows import conf
+from stepflows.engine.drivers import Listener
+from stepflows.engine.policy import (
+    UNSET,
+    CacheErrors,
+    Policy,
+    Retry,
+    Ttl,
+    Unset,
+    error_classes,
+    retrying,
+    seconds,
+)
+from stepflows.errors import InvalidOption, InvalidUse, hint
+
+__all__ = ["Options", "WorkflowOptions"]
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """What ``create_workflow``, ``@workflow`` and ``using`` accept."""
+
+    cache: Any
+    version: str | int | None
+    ttl: Ttl
+    cache_errors: CacheErrors
+    retry: int | Retry | None
+    on_event: Listener | None
+    on_cache_down: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A workflow's options, checked. ``UNSET`` leaves a matter to the settings."""
+
+    cache: Any = None
+    version: str | int | None = None
+    ttl: Any = UNSET
+    cache_errors: Any = UNSET
+    retry: Any = None
+    on_event: Listener | None = None
+    on_cache_down: Any = UNSET
+
+    @classmethod
+    def of(cls, where: str, base: Self, given: Mapping[str, Any]) -> Self:
+        names = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise InvalidUse(f"{where}: unknown option {name!r}. {hint(name, names)}")
+        options = replace(base, **given)
+        options.check(where)
+        return replace(options, retry=retrying(options.retry, where))
+
+    def check(self, where: str) -> None:
+        if not isinstance(self.ttl, Unset):
+            seconds(self.ttl, where)
+        if not isinstance(self.cache_errors, Unset):
+            error_classes(self.cache_errors, where)
+        if self.on_cache_down not in ("fail", "run", UNSET):
+            raise InvalidOption(f"{where}: on_cache_down is {self.on_cache_down!r}; give 'fail' or 'run'.")
+        if self.on_event is not None and not callable(self.on_event):
+            raise InvalidUse(f"{where}: on_event is {self.on_event!r}; give a function of one event.")
+        if self.version is not None and not isinstance(self.version, str | int):
+            raise InvalidUse(f"{where}: version is {self.version!r}; give a str or an int.")
+
+    def policy(self, where: str) -> Policy:
+        settings = conf.settings()
+        return Policy(
+            ttl=seconds(settings.TTL if isinstance(self.ttl, Unset) else self.ttl, where),
+            cache_errors=error_classes(
+                settings.CACHE_ERRORS if isinstance(self.cache_errors, Unset) else self.cache_errors, where
+            ),
+            retry=self.retry,
+            on_cache_down=settings.ON_CACHE_DOWN if isinstance(self.on_cache_down, Unset) else self.on_cache_down,
+        )

@@ -1,0 +1,84 @@
+"""What manage.py check reports, and what it leaves alone."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+
+from stepflows import workflow
+from stepflows.checks import check_caches, check_settings
+from stepflows.registry import registry
+
+SHARED = {
+    "BACKEND": "django_redis.cache.RedisCache",
+    "LOCATION": "redis://127.0.0.1:1/0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_workflows(monkeypatch):
+    """Only those that a test registers itself."""
+    monkeypatch.setattr(registry, "_workflows", {})
+
+
+def ids(messages):
+    return [message.id for message in messages]
+
+
+def test_good_settings_are_left_alone(settings):
+    """A shared cache that keeps everything."""
+    settings.CACHES = {"default": SHARED}
+    settings.STEPFLOWS = {"CACHE": "default"}
+    assert check_settings() == []
+    assert check_caches() == []
+
+
+@pytest.mark.parametrize("given", [{"CASHE": "default"}, {"LEASE": -1}, "default"])
+def test_a_wrong_setting_is_an_error(settings, given):
+    """With its name; the caches are looked at once the settings are right."""
+    settings.STEPFLOWS = given
+    assert ids(check_settings()) == ["stepflows.E001"]
+    assert check_caches() == []
+
+
+def test_the_command_reports_it(settings):
+    """The checks are registered."""
+    settings.STEPFLOWS = {"CASHE": "default", "CACHE": "default"}
+    with pytest.raises(SystemCheckError, match=r"stepflows\.E001.*Did you mean 'CACHE'"):
+        call_command("check", stderr=StringIO())
+
+
+def test_an_unknown_alias_is_an_error_that_names_its_user(settings):
+    """The setting's, and a workflow's."""
+    settings.CACHES = {"default": SHARED}
+    settings.STEPFLOWS = {"CACHE": "steps"}
+
+    @workflow("checked", cache="nowhere")
+    def checked(step, deps): ...
+
+    found = [message for message in check_caches() if message.id == "stepflows.E002"]
+    assert [("'steps'" in str(m.msg) or "'checked'" in str(m.msg)) for m in found] == [True, True]
+    assert "default" in str(found[0].hint)
+
+
+@pytest.mark.parametrize("backend", ["locmem.LocMemCache", "dummy.DummyCache"])
+def test_a_cache_of_one_process_is_a_warning(settings, backend):
+    """No worker would see it."""
+    options = {"OPTIONS": {"MAX_ENTRIES": 1_000_000}}
+    settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}", **options}}
+    settings.STEPFLOWS = {}
+    assert ids(check_caches()) == ["stepflows.W001"]
+
+
+@pytest.mark.parametrize("backend", ["filebased.FileBasedCache", "db.DatabaseCache"])
+def test_a_cache_that_culls_is_a_warning(settings, tmp_path, backend):
+    """Unless it holds a great many."""
+    alias = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(tmp_path)}
+    settings.STEPFLOWS = {}
+    settings.CACHES = {"default": alias}
+    assert ids(check_caches()) == ["stepflows.W002"]
+    settings.CACHES = {"default": {**alias, "OPTIONS": {"MAX_ENTRIES": 1_000_000}}}
+    assert check_caches() == []
