@@ -44,6 +44,7 @@ def test_a_wrong_setting_is_an_error(settings, given):
     assert check_caches() == []
 
 
+@pytest.mark.django_db
 def test_the_command_reports_it(settings):
     """The checks are registered."""
     settings.STEPFLOWS = {"CASHE": "default", "CACHE": "default"}

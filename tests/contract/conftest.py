@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stepflows import Event
-from tests.conftest import CACHE_ALIASES, _prepared
+from tests.conftest import CACHE_ALIASES, prepared
 from tests.maplikes import AsyncMap, OwnMapping, SyncMap
 from tests.voices import Async, Sync, Voice
 
@@ -34,7 +34,7 @@ def cache(request: pytest.FixtureRequest) -> Any:
     """Something to give as ``cache=``: each kind in turn, empty."""
     if request.param in MAPS:
         return MAPS[request.param]()
-    return _prepared(request.param, request)
+    return prepared(request.param, request)
 
 
 @pytest.fixture

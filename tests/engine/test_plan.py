@@ -11,7 +11,19 @@ from stepflows.engine import plan
 from stepflows.engine.cache import MISSING, Damaged
 from stepflows.engine.context import RunContext
 from stepflows.engine.drivers import AsyncDriver, Driver, Threads
-from stepflows.engine.operations import Call, Emit, Gathering, Load, LoadMany, Pause, Raised, Returned, Store, Together
+from stepflows.engine.operations import (
+    Call,
+    Emit,
+    Gathering,
+    Load,
+    LoadMany,
+    Pause,
+    Plan,
+    Raised,
+    Returned,
+    Store,
+    Together,
+)
 from stepflows.engine.policy import Policy, Retry
 from stepflows.engine.steps import Step
 from stepflows.errors import CacheUnavailable
@@ -23,7 +35,7 @@ def request(key: str | None = "k", **options: Any) -> plan.Request:
     return plan.Request("label", key, policy, **options)
 
 
-def play(steps: plan.Plan, *answers: Any) -> tuple[list[Any], Any]:
+def play(steps: Plan, *answers: Any) -> tuple[list[Any], Any]:
     """What a plan asks for when it is given these answers, and what it returns."""
     asked = []
     given = iter(answers)

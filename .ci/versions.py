@@ -1,0 +1,126 @@
+"""Run the tests on every supported pair of Python and Django, each in an environment of its own (.venv-*).
+
+A missing interpreter is named and left out, except where CI is set: there it is a failure.
+Names of cells as arguments run only these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements-dev.txt"
+#: What belongs to a version of Celery or of the redis client, so that an old one brings its own.
+FAMILY = {
+    "amqp", "async-timeout", "billiard", "click", "click-didyoumean", "click-plugins", "click-repl", "hiredis", "kombu",
+    "packaging", "python-dateutil", "redis", "tzlocal", "vine",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One environment: the lock, with these requirements in the place of its own, and these packages unpinned."""
+
+    name: str
+    python: str
+    requirements: tuple[str, ...]
+    unpinned: frozenset[str] = frozenset()
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / f".venv-{self.name}"
+
+    @property
+    def interpreter(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def lock(self) -> str:
+        """The text of the requirements file of this cell."""
+        replaced = {_name(line) for line in self.requirements} | self.unpinned
+        kept = [line for line in LOCK.read_text().splitlines() if "==" in line and _name(line) not in replaced]
+        return "\n".join([*self.requirements, *kept, ""])
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def _oldest() -> tuple[str, ...]:
+    """The lower bounds that pyproject.toml promises, taken by their word."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return tuple(requirement.replace(">=", "==") for requirement in declared)
+
+
+CELLS = [
+    Cell("oldest", "3.11", (*_oldest(), "redis>=5,<6"), frozenset(FAMILY)),
+    Cell("py312-django6", "3.12", ("django>=6",)),
+    Cell("py313-django52", "3.13", ("django==5.2.*",)),
+    Cell("py313-django6", "3.13", ("django>=6",)),
+]
+
+
+def main(names: list[str]) -> int:
+    """Run the cells; 0 when all that had to run have passed."""
+    unknown = set(names) - {cell.name for cell in CELLS}
+    if unknown:
+        print(f"No such cell: {', '.join(sorted(unknown))}. Known are {', '.join(cell.name for cell in CELLS)}.")
+        return 2
+    outcomes = {cell.name: _run(cell) for cell in CELLS if not names or cell.name in names}
+    for name, outcome in outcomes.items():
+        print(f"{name:16} {outcome}")
+    return int("failed" in outcomes.values() or (bool(os.environ.get("CI")) and "no interpreter" in outcomes.values()))
+
+
+def _run(cell: Cell) -> str:
+    python = _find(cell.python)
+    if python is None:
+        print(f"\n{cell.name}: Python {cell.python} is neither on the path nor under pyenv; left out.", flush=True)
+        return "no interpreter"
+    print(f"\n{cell.name}: Python {cell.python}, {', '.join(cell.requirements)}", flush=True)
+    if not _prepare(cell, python):
+        return "failed"
+    command = [cell.interpreter, "-m", "pytest", "-n", "2", "-q", "-m", "not browser", "-p", "no:cacheprovider"]
+    return "passed" if subprocess.run(command, cwd=ROOT, check=False).returncode == 0 else "failed"
+
+
+def _find(version: str) -> str | None:
+    """An interpreter of that version that really runs (a pyenv shim may stand for none): pyenv's, or on the path."""
+    folders = [Path.home() / ".pyenv" / "versions", Path(sys.base_prefix).parent]
+    pyenv = [str(python) for folder in folders for python in folder.glob(f"{version}.*/bin/python")]
+    candidates = [*sorted(pyenv, reverse=True), f"python{version}"]
+    return next(filter(_works, filter(None, map(shutil.which, candidates))), None)
+
+
+def _works(python: str) -> bool:
+    return subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0
+
+
+def _prepare(cell: Cell, python: str) -> bool:
+    """Make the environment, unless it stands already with just these packages."""
+    wanted = cell.lock()
+    mark = cell.folder / hashlib.sha256(f"{python} {wanted}".encode()).hexdigest()[:16]
+    if mark.exists():
+        return True
+    subprocess.run([python, "-m", "venv", "--clear", cell.folder], check=True)
+    requirements = cell.folder / "requirements.txt"
+    requirements.write_text(wanted)
+    pip = [cell.interpreter, "-m", "pip", "-qq", "--disable-pip-version-check", "--no-input", "install"]
+    ready = not any(
+        subprocess.run([*pip, *arguments], cwd=ROOT, check=False).returncode
+        for arguments in (["-r", requirements], ["--no-deps", "--no-build-isolation", "-e", "."])
+    )
+    if ready:
+        mark.touch()
+    return ready
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+# Everything here needs Python 3.11 or newer and make. Each target sets itself up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+
+define OLD_PYTHON
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("stepflows needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11 $(MAKECMDGOALS)" % sys.version_info[:2])
+endef
+export OLD_PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test coverage lint style types layers lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(STAMP)  ## check out 200 orders on a Celery worker, twice, and show what ran
+	@$(BIN)/python manage.py demo
+
+serve: $(STAMP)  ## the example shop and its admin in the browser
+	@$(BIN)/python manage.py serve
+
+test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part of it)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= --cov-fail-under=0 $(ARGS)
+
+coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 %
+	@$(BIN)/coverage report
+
+lint: style types layers  ## style, types, layers
+
+style: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+layers: $(STAMP)
+	@$(BIN)/lint-imports --no-logo
+
+lock:  ## pin anew what pyproject.toml asks for
+	@PYTHON="$(PYTHON)" sh .ci/lock
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .venv-* .run build dist .coverage .coverage.* htmlcov .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c "$$OLD_PYTHON"
+	@echo "Setting up .venv, once ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(STAMP)

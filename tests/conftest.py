@@ -1,0 +1,137 @@
+"""What every test can ask for: real servers, every cache backend, a database that threads can see."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from django.core.cache import caches
+from django.core.management import call_command
+from hypothesis import settings as hypothesis_settings
+from pytest_django.plugin import DjangoDbBlocker
+from redis import Redis
+
+from tests import settings as site
+from tests.servers import CommandStats, Valkey, counted_commands, running_server
+
+#: Every backend that Django and django-redis ship and that keeps anything.
+CACHE_ALIASES = ["locmem", "database", "file", "redis", "django_redis"]
+REDIS_ALIASES = ["redis", "django_redis"]
+_CHROMIUM_NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+# A slow machine is no failure; the time limit of the test itself holds.
+hypothesis_settings.register_profile("stepflows", deadline=None)
+hypothesis_settings.load_profile("stepflows")
+
+
+def chromium_path() -> str | None:
+    """The browser to drive: ``CHROMIUM``, or the first one on the path."""
+    names = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else _CHROMIUM_NAMES
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def pytest_report_header() -> list[str]:
+    browser = chromium_path() or "none: tests marked 'browser' are left out (install Chromium, or name it in CHROMIUM)"
+    return [f"chromium: {browser}"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the browser tests out where there is no browser, which CI may not do."""
+    needing = [item for item in items if item.get_closest_marker("browser")]
+    if not needing or chromium_path():
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError("CI needs Chromium for the tests marked 'browser'; install it or name it in CHROMIUM.")
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if item not in needing]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folder() -> Iterator[Path]:
+    """The folder of this test process, named in the settings and gone at the end."""
+    site.FOLDER.mkdir(parents=True, exist_ok=True)
+    yield site.FOLDER
+    shutil.rmtree(site.FOLDER, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Every test process has its folder, so the database needs no other name under pytest-xdist."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(_folder: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Migrate, and make the table of the database cache, which no migration makes."""
+    with django_db_blocker.unblock():
+        call_command("createcachetable", verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches() -> Iterator[None]:
+    """No test sees what another left in the memory of this process."""
+    yield
+    for alias in ("default", "locmem"):
+        caches[alias].clear()
+
+
+@pytest.fixture(scope="session")
+def _valkey_server(_folder: Path) -> Iterator[Valkey]:
+    client = Redis.from_url(site.CACHE_URL)
+    valkey = Valkey(site.CACHE_URL, client)
+    with client:
+        if not site.REDIS_IS_OURS:
+            yield valkey
+            return
+        with running_server(valkey.port, _folder / "valkey"):
+            yield valkey
+
+
+@pytest.fixture
+def valkey(_valkey_server: Valkey) -> Valkey:
+    """The Valkey server behind the aliases ``redis`` and ``django_redis``, empty."""
+    _valkey_server.flush()
+    return _valkey_server
+
+
+@pytest.fixture
+def commandstats(valkey: Valkey) -> Callable[[], AbstractContextManager[CommandStats]]:
+    """Call it in a ``with`` statement; the counter that it gives reads ``{"get": 1}`` afterwards."""
+    return partial(counted_commands, valkey.client)
+
+
+def prepared(alias: str, request: pytest.FixtureRequest) -> str:
+    if alias in REDIS_ALIASES:
+        request.getfixturevalue("valkey")
+    else:
+        caches[alias].clear()
+    return alias
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(alias, marks=[pytest.mark.django_db(transaction=True)] if alias == "database" else [])
+        for alias in CACHE_ALIASES
+    ]
+)
+def cache_alias(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn, empty."""
+    return prepared(request.param, request)
+
+
+@pytest.fixture(params=REDIS_ALIASES)
+def redis_alias(request: pytest.FixtureRequest) -> str:
+    """Both ways to a Redis server in turn, empty."""
+    return prepared(request.param, request)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser; for tests marked ``browser``."""
+    path = chromium_path()
+    assert path, "Only tests marked 'browser' may ask for it."
+    return path

@@ -1,0 +1,137 @@
+"""What the README says, typed as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepflows import Err, Ok, Retry, StepCache, conf, create_workflow
+from stepflows.caches import portal
+from stepflows.conf import Settings
+from stepflows.engine.steps import StepOptions
+from stepflows.options import WorkflowOptions
+from tests.calls import Calls
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def block(containing: str) -> str:
+    """The one block of Python that has this in it."""
+    (found,) = [text for text in BLOCKS if containing in text]
+    return found
+
+
+def run_block(containing: str, **given: Any) -> dict[str, Any]:
+    names = {"Ok": Ok, "Err": Err, "Retry": Retry, "timedelta": timedelta, "create_workflow": create_workflow, **given}
+    exec(compile(block(containing), "README.md", "exec"), names)
+    return names
+
+
+def test_every_block_is_python():
+    """Snippets with a top-level await included."""
+    for text in BLOCKS:
+        compile(text, "README.md", "exec", flags=0x2000)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+def test_the_first_example_runs_and_prints_what_it_says(capsys):
+    """The dozen lines, as they stand."""
+    run_block('deps = {\n    "fetch_user"')
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["Ok(value='receipt for order 7')"] * 2 + ["['order:7:charge', 'user:7']"]
+
+
+@pytest.mark.parametrize("error", ["CARD_DECLINED", ConnectionError])
+def test_a_body_catches_both_kinds_of_failure(error):
+    """The example under Results."""
+
+    def charge(order_id):
+        if error is ConnectionError:
+            raise ConnectionError
+        return Err(error)
+
+    names = run_block("except StepFailed as failed")
+    result = create_workflow("checkout", {"charge": charge}, cache={}).run(names["body"], order_id=7)
+    assert result == Ok("later" if error is ConnectionError else "declined: CARD_DECLINED")
+
+
+def test_every_option_of_a_step_has_an_example_that_runs():
+    """And no option is left out."""
+    names = run_block("quotes:1")
+    deps = SimpleNamespace(
+        **dict.fromkeys(["fetch", "rate", "guess", "call", "post", "ups"], lambda: 1), price=lambda item: 10 * item
+    )
+    flow = create_workflow("checkout", deps, cache={})
+    assert flow.run(names["body"]) == Ok([10, 20, 30])
+    assert {"user:1", "quotes:1", "prices", "price:1"} <= set(flow.cache)
+
+    async def aslow():
+        return 5
+
+    names = run_block("timeout=5")
+    assert asyncio.run(create_workflow("checkout", {"aslow": aslow}, cache={}).arun(names["abody"])) == Ok(5)
+    for option in [*StepOptions.__annotations__, *WorkflowOptions.__annotations__]:
+        assert f"{option}=" in README
+
+
+def test_the_options_of_a_workflow_are_accepted():
+    """All of them at once."""
+    run_block("on_cache_down=", deps={})
+
+
+def test_the_step_cache_does_what_it_says():
+    """Line by line."""
+    names = run_block('namespace="checkout"')
+    assert isinstance(names["steps"], StepCache)
+    lines = block('namespace="checkout"').splitlines()
+    expected = {"steps.has": True, "steps.keys": ["user:1"], "len(steps)": 1, "steps.delete": True}
+    names["steps"].set("user:1", Ok({"id": 1}))
+    for line in lines:
+        for start, value in expected.items():
+            if line.startswith(start):
+                assert eval(line, names) == value
+
+
+def test_the_settings_are_all_there_with_their_defaults(settings):
+    """A copy of the block changes nothing."""
+    names = run_block('"MAX_VALUE_BYTES"')
+    settings.STEPFLOWS = names["STEPFLOWS"]
+    assert conf.settings() == Settings()
+    assert set(names["STEPFLOWS"]) == set(Settings.__dataclass_fields__)
+
+
+def test_the_cache_of_ones_own_works_in_sync_bodies(valkey):
+    """Its one client serves run after run."""
+    mine = run_block("class RedisMap")["RedisMap"](valkey.url)
+    flow = create_workflow("shop", cache=mine)
+    for _ in range(3):
+        assert flow.run(lambda step, deps: step("a", lambda: {1: (2, 3)}, key="user:1")) == Ok({1: (2, 3)})
+    assert valkey.client.keys() == [b"user:1"]
+    portal.run(mine.redis.aclose)
+
+
+def test_the_cache_of_ones_own_works_in_async_bodies(valkey):
+    """And has and delete do what they say."""
+
+    async def main():
+        mine = run_block("class RedisMap")["RedisMap"](valkey.url)
+        flow = create_workflow("shop", cache=mine)
+        work = Calls(Err("NO"))
+
+        async def body(step, deps):
+            return await step("a", work, key="a")
+
+        assert [await flow.arun(body) for _ in range(3)] == [Err("NO")] * 3
+        assert work.count == 1
+        assert await mine.has("a")
+        assert await mine.delete("a")
+        assert not await mine.has("a")
+        await mine.redis.aclose()
+
+    asyncio.run(main())
