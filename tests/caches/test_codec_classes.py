@@ -152,7 +152,7 @@ def test_a_module_that_is_no_module_is_not_asked(shelf):
 def test_a_metaclass_is_not_asked(shelf):
     """Looking a nested class up runs no code of the metaclass of the outer one."""
     outer = _put(shelf, models.Meta("Outer", (), {}))
-    inner: Any = enum.Enum("Inner", "A")  # type: ignore[misc]
+    inner: Any = enum.Enum("Inner", "A")
     inner.__module__, inner.__qualname__ = "codec_shelf", "Outer.Inner"
     outer.Inner = inner
     data = _entry(inner.A)

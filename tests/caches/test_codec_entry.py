@@ -187,7 +187,7 @@ def test_any_bytes_have_a_head_or_none(data):
 # Total decoding
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_damaged(data):
     """Any bytes at all give a result or ``Damaged``."""
@@ -195,14 +195,14 @@ def test_any_bytes_are_damaged(data):
     assert isinstance(SIGNED.decode(data), Damaged)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=100), st.integers(0, 7))
 def test_any_payload_gives_a_result_or_damaged(payload, flags):
     """A right checksum around any payload gives a result or ``Damaged``, and raises nothing."""
     assert isinstance(PLAIN.decode(forged(payload, flags=flags)), Ok | Err | Damaged)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.integers(0, 20), values, st.binary(max_size=20))
 def test_any_body_of_an_extension_gives_a_result_or_damaged(code, value, noise):
     """Extension types with any value, or with noise, for a body give a result or ``Damaged``."""
@@ -235,7 +235,7 @@ def _mutations(draw):
     return value, bytes(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(_mutations())
 def test_any_mutation_is_damaged(mutation):
     """A bit that flips, a byte that is lost or comes in, an end that is cut off: found every time."""
@@ -354,7 +354,7 @@ def test_hostile_sizes_are_refused_at_once(payload):
     """Declared sizes and endless nesting cost neither time nor memory."""
     started = time.perf_counter()
     assert isinstance(PLAIN.decode(forged(payload)), Damaged)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("depth", [50, 5000])
@@ -372,7 +372,7 @@ def test_huge_numbers_are_read_in_no_time():
     started = time.perf_counter()
     assert PLAIN.decode(forged(ext(4, b"\x7f" * 1_000_000))).ok
     assert PLAIN.decode(forged(ext(11, b"9" * 1_000_000))).ok
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
 
 
 def test_a_time_limit_is_not_taken_for_damage(monkeypatch):

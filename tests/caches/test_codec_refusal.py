@@ -49,6 +49,14 @@ class Date(dt.date):
 class Zone(dt.tzinfo):
     """A time zone of one's own."""
 
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=1)
+
+    dst = utcoffset
+
+    def tzname(self, when: dt.datetime | None) -> str:
+        return "own"
+
 
 class Thing:
     pass
