@@ -39,5 +39,7 @@ class Event:
     duration: float | None = None
     #: Counts from 1.
     attempt: int = 1
+    #: Whether what it tells of is no failure; on a hit, whether the stored result is an ``Ok``.
+    ok: bool = True
     #: The error of a failure: an exception, or what a step returned as ``Err(error)``.
     error: Any = None

@@ -65,8 +65,8 @@ def workflow(run: RunContext, body: Callable[[], Any]) -> Plan:
     started = time.perf_counter()
     result = run.conclude((yield Call(body)))
     if run.listening:
-        kind, error = ("workflow_success", None) if isinstance(result, Ok) else ("workflow_error", result.error)
-        yield run.event(kind, duration=time.perf_counter() - started, error=error)
+        kind = "workflow_success" if result.ok else "workflow_error"
+        yield run.event(kind, duration=time.perf_counter() - started, **_outcome(result))
     return result
 
 
@@ -164,7 +164,7 @@ def _settle(run: RunContext, request: Request, work: Work, found: Found) -> Plan
     if isinstance(found, Damaged):
         logger.warning("%s: the stored entry counts as missing: %s", _where(run, request), found.reason)
         if run.listening:
-            yield _event(run, request, "step_cache_corrupt", error=found.reason)
+            yield _event(run, request, "step_cache_corrupt", ok=False, error=found.reason)
     if run.listening:
         yield _event(run, request, "step_cache_miss")
     result, seconds = yield from _execute(run, request, work)
@@ -173,8 +173,8 @@ def _settle(run: RunContext, request: Request, work: Work, found: Found) -> Plan
 
 
 def _hit(run: RunContext, request: Request, found: Result[Any]) -> Operation:
-    error = found.error if isinstance(found, Err) else None
-    return _event(run, request, "step_cache_hit", duration=found.stamp and found.stamp.duration, error=error)
+    duration = found.stamp and found.stamp.duration
+    return _event(run, request, "step_cache_hit", duration=duration, **_outcome(found))
 
 
 def _replayed(run: RunContext, request: Request, found: Result[Any]) -> Result[Any]:
@@ -193,7 +193,7 @@ def _cache_down(run: RunContext, request: Request, work: Work, error: CacheUnava
         return result
     logger.error("%s: was not run: %s", _where(run, request), error)
     if run.listening:
-        yield _event(run, request, "step_error", error=error)
+        yield _event(run, request, "step_error", ok=False, error=error)
     return Err(error, error.__cause__, FailedStep(request.label, request.key))
 
 
@@ -212,8 +212,8 @@ def _execute(run: RunContext, request: Request, work: Work) -> Generator[Operati
     if isinstance(result, Err):
         result = replace(result, step=FailedStep(request.label, request.key))
     if run.listening:
-        kind, error = ("step_success", None) if isinstance(result, Ok) else ("step_error", result.error)
-        yield _event(run, request, kind, duration=seconds, attempt=attempt, error=error)
+        kind = "step_success" if result.ok else "step_error"
+        yield _event(run, request, kind, duration=seconds, attempt=attempt, **_outcome(result))
     return result, seconds
 
 
@@ -228,7 +228,7 @@ def _attempts(run: RunContext, request: Request, function: Callable[[], Any], pa
         if isinstance(result, Ok) or retry is None or not retry.wants(result, attempt):
             return attempt, result
         if run.listening:
-            yield _event(run, request, "step_retry", attempt=attempt, error=result.error)
+            yield _event(run, request, "step_retry", attempt=attempt, **_outcome(result))
         yield Pause(retry.pause(attempt))
         attempt += 1
 
@@ -250,10 +250,14 @@ def _keep(run: RunContext, request: Request, result: Result[Any], seconds: float
         run.kept[key] = result
         logger.error("%s: ran, but its result could not be stored: %s", _where(run, request), error)
         if run.listening:
-            yield _event(run, request, "step_cache_write_failed", error=error)
+            yield _event(run, request, "step_cache_write_failed", ok=False, error=error)
         return result
     run.kept.pop(key, None)
     return result if stored is ours else _replayed(run, request, stored)
+
+
+def _outcome(result: Result[Any]) -> dict[str, Any]:
+    return {"ok": result.ok, "error": result.error if isinstance(result, Err) else None}
 
 
 def _event(run: RunContext, request: Request, kind: str, **more: Any) -> Operation:

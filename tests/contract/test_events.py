@@ -73,6 +73,7 @@ def test_failures_and_retries(voice: Voice, events: list[Event]):
     voice.run(flow, body)
     assert kinds(events) == ["workflow_start", "step_cache_hit", "workflow_error"]
     assert str(events[1].error) == "no"
+    assert [event.ok for event in events] == [True, False, False]
 
 
 def test_steps_without_a_key_have_no_cache_events(voice: Voice, events: list[Event]):

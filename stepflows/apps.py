@@ -1,0 +1,31 @@
+"""The Django app."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from django.apps import AppConfig
+from django.core import checks
+from django.utils.module_loading import autodiscover_modules, import_string
+from django.utils.translation import gettext_lazy as _
+
+from stepflows.checks import check_caches, check_settings
+from stepflows.registry import registry
+
+__all__ = ["StepflowsConfig"]
+
+
+class StepflowsConfig(AppConfig):
+    """Finds the ``workflows.py`` of every installed app, as Django's admin finds ``admin.py``."""
+
+    name = "stepflows"
+    verbose_name = _("Workflow steps")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        checks.register(check_settings)
+        checks.register(check_caches, checks.Tags.caches)
+        # Models cannot be imported before; and whoever sends a run has to know the task.
+        registry.dispatcher = import_string("stepflows.dispatch.enqueue")
+        import_module("stepflows.tasks")
+        autodiscover_modules("workflows")
