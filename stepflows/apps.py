@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 from django.apps import AppConfig
 from django.core import checks
@@ -28,4 +29,6 @@ class StepflowsConfig(AppConfig):
         # Models cannot be imported before; and whoever sends a run has to know the task.
         registry.dispatcher = import_string("stepflows.dispatch.enqueue")
         import_module("stepflows.tasks")
+        if find_spec("opentelemetry"):
+            registry.listeners = [import_string("stepflows.otel.listen")]
         autodiscover_modules("workflows")

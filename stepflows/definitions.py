@@ -176,7 +176,7 @@ class _Workflow:
         )
 
     def _listeners(self, send: Callable[..., Any], others: Sequence[Listener]) -> list[Listener]:
-        listeners = [*others]
+        listeners = [*registry.listeners, *others]
         if self._options.on_event is not None:
             listeners.append(self._options.on_event)
         if signals.step_event.has_listeners(Workflow):

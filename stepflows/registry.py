@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stepflows.engine.drivers import Listener
 from stepflows.errors import DuplicateWorkflow, InvalidUse, UnknownWorkflow, hint
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Registry:
         self._workflows: dict[str, RegisteredWorkflow[...]] = {}
         #: Set by the app once models can be used, so that a workflow can be defined before.
         self.dispatcher: Dispatcher | None = None
+        #: Told of every event of every run of this process, in the context of the run itself.
+        self.listeners: list[Listener] = []
 
     def add(self, workflow: RegisteredWorkflow[...]) -> None:
         """Raises :exc:`~stepflows.errors.DuplicateWorkflow`. A module that is reloaded replaces its own."""

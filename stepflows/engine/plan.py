@@ -63,7 +63,12 @@ def workflow(run: RunContext, body: Callable[[], Any]) -> Plan:
     if run.listening:
         yield run.event("workflow_start")
     started = time.perf_counter()
-    result = run.conclude((yield Call(body)))
+    try:
+        result = run.conclude((yield Call(body)))
+    except BaseException as error:
+        if run.listening and not isinstance(error, GeneratorExit):
+            yield run.event("workflow_error", duration=time.perf_counter() - started, ok=False, error=error)
+        raise
     if run.listening:
         kind = "workflow_success" if result.ok else "workflow_error"
         yield run.event(kind, duration=time.perf_counter() - started, **_outcome(result))
@@ -207,7 +212,15 @@ def _execute(run: RunContext, request: Request, work: Work) -> Generator[Operati
     if run.listening:
         yield _event(run, request, "step_start")
     started = time.perf_counter()
-    attempt, result = yield from work(run, request)
+    try:
+        attempt, result = yield from work(run, request)
+    except BaseException as error:
+        # Not a failure but an end all the same, which whoever was told of the start is told of. GeneratorExit may be
+        # the plan's own end, after which it may not yield.
+        if run.listening and not isinstance(error, GeneratorExit):
+            elapsed = time.perf_counter() - started
+            yield _event(run, request, "step_error", duration=elapsed, ok=False, error=error)
+        raise
     seconds = time.perf_counter() - started
     if isinstance(result, Err):
         result = replace(result, step=FailedStep(request.label, request.key))

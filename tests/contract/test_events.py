@@ -226,3 +226,13 @@ def test_the_engine_needs_no_django_settings():
         "assert Step(run, driver)('a', lambda: 5, key='a') == 5; assert not django.conf.settings.configured"
     )
     subprocess.run([sys.executable, "-c", program], check=True, env={})
+
+
+@pytest.mark.parametrize("control", [SystemExit, asyncio.CancelledError])
+def test_who_was_told_of_a_start_is_told_of_the_end(voice: Voice, events: list[Event], control):
+    """Also where it is no failure, but an exit or a cancellation."""
+    flow = create_workflow("shop", cache={}, on_event=events.append)
+    with pytest.raises(control):
+        voice.run(flow, stepping("a", Calls(control, raises=True), key="a"))
+    assert kinds(events) == ["workflow_start", "step_cache_miss", "step_start", "step_error", "workflow_error"]
+    assert all(isinstance(event.error, control) for event in events[-2:])

@@ -327,6 +327,26 @@ def test_the_first_failure_stops_what_has_not_started(voice: Voice, limit: int):
         assert flow.cache[f"item:{item}"] == Ok(item)
 
 
+def test_what_was_done_before_a_crash_stays_stored(voice: Voice, cache: Any):
+    """Each item is stored when it is done, so a run that goes on later starts where this one ended."""
+
+    def work(item):
+        if item == 3 and not crashed:
+            crashed.append(item)
+            raise SystemExit
+        done.append(item)
+        return item
+
+    crashed: list[int] = []
+    done: list[int] = []
+    flow = create_workflow("shop", cache=cache)
+    body = stepping("work", range(6), work, method="map", key=lambda item: f"item:{item}", limit=1)
+    with pytest.raises(SystemExit):
+        voice.run(flow, body)
+    assert voice.run(flow, body) == Ok([0, 1, 2, 3, 4, 5])
+    assert done == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_group_that_failed_fails_again_from_the_cache(voice: Voice, cache: Any):
     """One key, one entry, errors included."""
     work = Calls(ValueError("no"), raises=True)
