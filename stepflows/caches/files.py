@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,9 +44,9 @@ class FileBackend(EnumerableBackend):
 
 
 def _unpacked(path: Path, most: int, *, start: bool = False) -> bytes | None:
-    """The pickle in the file, or nothing for what is too long or no such file; ``None`` when it is absent or expired.
+    """The first ``most`` bytes of the pickle in the file; none for what is no such file, ``None`` if absent or expired.
 
-    With ``start``, the first ``most`` bytes will do.
+    With ``start``, no more of the file is read than that takes.
     """
     try:
         with path.open("rb") as file:
@@ -59,8 +58,7 @@ def _unpacked(path: Path, most: int, *, start: bool = False) -> bytes | None:
         return b""
     if expires.at is not None and expires.at < time.time():
         return None
-    unpacking = zlib.decompressobj()
-    with suppress(zlib.error):
-        raw = unpacking.decompress(content[expires.size :], most)
-        return raw if start or unpacking.eof else b""
-    return b""
+    try:
+        return zlib.decompressobj().decompress(content[expires.size :], most)
+    except zlib.error:
+        return b""

@@ -61,6 +61,12 @@ def test_a_usual_key_is_readable():
     assert backend_key(Name("checkout@2", "user:1#[x]*")) == "stepflows:checkout@2:user:1#[x]*"
 
 
+@pytest.mark.parametrize(("one", "other"), [("é", "%C3%A9"), (" ", "%20"), ("%", "%25")])
+def test_a_key_cannot_imitate_quoting(one, other):
+    """A key that looks like another one quoted is quoted itself."""
+    assert backend_key(Name("a", one)) != backend_key(Name("a", other))
+
+
 def test_a_long_key_is_hashed():
     """A key that is too long for memcached is replaced by a hash that no quoted key can be."""
     key = backend_key(Name("checkout", "k" * 200))

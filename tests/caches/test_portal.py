@@ -1,6 +1,7 @@
 """The portal in a process that forks, as Celery's workers do."""
 
 import os
+import signal
 
 from stepflows.caches import portal
 
@@ -16,6 +17,9 @@ def test_a_forked_child_has_a_portal_of_its_own():
     if not child:
         # Whatever happens in the child must not run the rest of the tests there.
         code = 1
+        # A child that hangs ends by itself.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
         try:
             code = 0 if portal.run(answer) == 42 else 2
         finally:

@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stepflows import CannotList, Err, InvalidOption, InvalidStepKey, InvalidUse, NotCacheable, Ok, StepCache
+from stepflows.caches.django import backend_timeout
 from stepflows.caches.names import Name
 from stepflows.engine.cache import MISSING
 from stepflows.results import Stamp
@@ -105,6 +106,12 @@ def test_a_ttl_lasts(voice):
 
     assert now + 100.5 <= voice.get("user:1").stamp.expires_at <= time.time() + 100.5
     assert voice.keys() == ["user:1"]
+
+
+@pytest.mark.parametrize(("ttl", "timeout"), [(None, None), (0.2, 2), (1, 2), (1.5, 3), (1e12, None)])
+def test_a_backend_never_ends_an_entry_early(ttl, timeout):
+    """What counts in whole seconds is given one more than needed."""
+    assert backend_timeout(ttl) == timeout
 
 
 def test_a_ttl_of_centuries_is_for_ever(voice):

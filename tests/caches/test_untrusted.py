@@ -3,6 +3,7 @@
 import base64
 import pickle
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def test_a_damaged_file(file_steps, content):
     assert file_steps.keys() == ["user:2"]
 
 
+def test_a_file_that_unpacks_to_too_much(file_steps, settings):
+    """No more is unpacked than an entry may be."""
+    settings.STEPFLOWS = {"MAX_VALUE_BYTES": 1000}
+    file_of("user:1").write_bytes(file_head(None) + zlib.compress(b"\x80\x05B\xff\xff\xff\x03" + b"\0" * 2**26))
+    tracemalloc.start()
+    try:
+        assert isinstance(file_steps.load("user:1"), Damaged)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def test_an_expired_file_is_missing(file_steps):
     """The file's own time of expiry holds, and makes room."""
     raw = pickle.dumps(b"x")
@@ -149,6 +162,18 @@ def test_a_damaged_row(value):
 
     assert isinstance(steps.load("user:1"), Damaged)
     assert steps.keys() == []
+
+
+def test_an_end_that_the_cache_was_given_holds(steps):
+    """What the cache itself has let expire is gone, although the entry says nothing of it."""
+    steps.set("user:1", Ok(1))
+    cache = caches[steps.alias]
+    cache.touch(place("user:1"), timeout=0)
+
+    assert steps.load("user:1") is MISSING
+    assert steps.backend.contains(Name("checkout", "user:1")) is False
+    assert steps.keys() == []
+    assert steps.store("user:1", Ok(2)) == Ok(2)
 
 
 def test_an_entry_that_claims_another_name(steps):
