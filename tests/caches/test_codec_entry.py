@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from zlib import crc32
+from zoneinfo import ZoneInfo
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 import pytest
@@ -18,7 +19,6 @@ from django.utils.safestring import mark_safe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepflows.caches import wire
 from stepflows.caches.codec import Codec, Head, Signer, Truncated, current_codec, dumps, loads
 from stepflows.engine.cache import Damaged
 from stepflows.errors import ClassNotLoaded, DamagedEntry, InvalidUse
@@ -35,11 +35,10 @@ SOME = Ok({"a": [1, (2, {3}), models.Money(4)], "e": ValueError("x", 1)}, stamp=
 
 def forged(payload: bytes, *, flags: int = 1, header: object = None, size: int | None = None) -> bytes:
     """An entry with a right checksum around any payload."""
-    fields = ["", 0.0, 0.0, "", None, "", "", len(payload)] if header is None else header
+    fields = ["", 0.0, 0.0, "", None, "", ""] if header is None else header
     packed = fields if isinstance(fields, bytes) else msgpack.packb(fields, default=str)
-    data = (
-        struct.pack(">4sBBI", b"\xc1sf\n", 1, flags, len(packed) if size is None else size) + b"\x92" + packed + payload
-    )
+    length = len(payload) if size is None else size
+    data = struct.pack(">4sBBHQ", b"\xc1sf\n", 1, flags, len(packed), length) + packed + payload
     return data + struct.pack(">I", crc32(data))
 
 
@@ -97,7 +96,7 @@ def test_what_is_no_result_is_refused():
     with pytest.raises(InvalidUse, match="a stamp of texts and numbers"):
         PLAIN.encode(Ok(1, stamp=Stamp("a", "b")))
     with pytest.raises(InvalidUse, match="more than"):
-        PLAIN.encode(Ok(1, stamp=Stamp("a" * 40_000)))
+        PLAIN.encode(Ok(1, stamp=Stamp("a" * 70_000)))
 
 
 @pytest.mark.parametrize("codec", [PLAIN, SIGNED], ids=["plain", "signed"])
@@ -130,7 +129,8 @@ def test_a_class_that_cannot_be_hashed_any_more(monkeypatch):
     for data in entries:
         found = PLAIN.decode(data)
         assert isinstance(found, Err)
-        assert found.error.name == "Money"
+        assert isinstance(found.error, ClassNotLoaded)
+        assert "unhashable type: 'Money'" in str(found.error)
 
 
 # The head
@@ -164,9 +164,8 @@ def test_a_head_that_is_longer_says_how_long():
         forged(b"\xc0", header=b"\x98\x01"),
         forged(b"\xc0", header=ext(10, b"../../etc/passwd")),
         forged(b"\xc0", header=ext(13, packed(["nowhere:Thing", "A"]))),
-        forged(b"\xc0", size=2**31),
     ],
-    ids=range(12),
+    ids=range(11),
 )
 def test_a_damaged_head_is_damaged(data):
     """Anything else than the beginning of an entry is damaged and asks for no more bytes."""
@@ -196,7 +195,7 @@ def test_any_bytes_are_damaged(data):
 
 
 @settings(max_examples=150)
-@given(st.binary(max_size=100), st.integers(0, 7))
+@given(st.binary(max_size=100), st.integers(0, 3))
 def test_any_payload_gives_a_result_or_damaged(payload, flags):
     """A right checksum around any payload gives a result or ``Damaged``, and raises nothing."""
     assert isinstance(PLAIN.decode(forged(payload, flags=flags)), Ok | Err | Damaged)
@@ -212,7 +211,7 @@ def test_any_body_of_an_extension_gives_a_result_or_damaged(code, value, noise):
         body,
         noise,
         packed([noise, 1]),
-        packed(["builtins:ValueError", "m", [body], None, None, {"a": body}]),
+        packed(["builtins:ValueError", "m", [body], None, {"a": body}]),
     ):
         assert isinstance(PLAIN.decode(forged(ext(code, each))), Ok | Err | Damaged)
         assert isinstance(PLAIN.decode(forged(b"\x81" + ext(code, each) + b"\xc0")), Ok | Err | Damaged)
@@ -282,54 +281,47 @@ def test_bytes_of_other_kinds_are_read():
     [
         (b"", "no entry of stepflows"),
         (b"\x80\x04N.", "no entry of stepflows"),
-        (struct.pack(">4sBBI", b"\xc1sf\n", 7, 1, 0) + b"\x92", "format 7 is newer than the 1"),
-        (struct.pack(">4sBBI", b"\xc1sf\n", 0, 1, 0) + b"\x92", "format 0 is other than the 1"),
+        (struct.pack(">4sBBHQ", b"\xc1sf\n", 7, 1, 0, 0), "format 7 is newer than the 1"),
+        (struct.pack(">4sBBHQ", b"\xc1sf\n", 0, 1, 0, 0), "format 0 is other than the 1"),
         (forged(b"\xc0", flags=0x81), "head makes no sense"),
-        (PLAIN.encode(Ok(1))[:-1], "checksum"),
-        (forged(b"\xc0", header=["", 0.0, 0.0, "", None, "", "", 7]), "lengths do not add up"),
-        (forged(b"\xc0", header=["", 0.0, 0.0, "", None, "", ""]), "header is of the wrong shape"),
-        (forged(b"\xc0", header="12345678"), "header is of the wrong shape"),
-        (forged(b"\xc0", header=[1, 0.0, 0.0, "", None, "", "", 1]), "header is of the wrong shape"),
+        (PLAIN.encode(Ok(1))[:-1], "lengths do not add up"),
+        (forged(b"\xc0", size=2), "lengths do not add up"),
+        (forged(b"\xc0", size=2**63), "lengths do not add up"),
+        (forged(b"\xc0", header=["", 0.0, 0.0, "", None, ""]), "header is of the wrong shape"),
+        (forged(b"\xc0", header="1234567"), "header is of the wrong shape"),
+        (forged(b"\xc0", header=[1, 0.0, 0.0, "", None, "", ""]), "header is of the wrong shape"),
         (forged(b"\xc0\xc0"), "extra"),
         (forged(b"\xc0", flags=0), "TypeError"),
-        (forged(b"\x91\xc0", flags=0), "ValueError"),
-        (forged(b"\x92\xc0\xc0", flags=4), "TypeError"),
-        (forged(b"\x81\x90\xc0"), "unhashable type: 'list'"),
-        (forged(ext(2, packed([[]]))), "unhashable type: 'list'"),
+        (forged(b"\x90", flags=0), "ValueError"),
+        (forged(b"\x91\xc0", flags=0), "TypeError"),
+        (forged(b"\x91\xc0", flags=4), "head makes no sense"),
         (forged(b"\xc1"), "FormatError"),
         (forged(b"\xa1\xff"), "UnicodeDecodeError"),
         (forged(ext(99, b"")), "unknown extension type 99"),
         (forged(ext(1, packed("abc"))), "wrong shape"),
         (forged(ext(1, packed([1]) + b"\xc0")), "xtra"),
-        (forged(ext(1, ext(1, ext(1, ext(1, packed([1]) + b"\xc0"))))), "more than one value"),
-        (forged(ext(5, b"\x00" * 12)), "ValueError"),
-        (forged(ext(5, b"\x07")), "error"),
-        (forged(ext(5, struct.pack(">HBBBBBIB", 2026, 1, 1, 0, 0, 0, 0, 0) + packed("UTC"))), "tzinfo"),
-        (forged(ext(5, struct.pack(">HBBBBBIB", 2026, 1, 1, 99, 0, 0, 0, 0))), "hour"),
-        (forged(ext(8, struct.pack(">iII", 999999999, 2**31, 0))), "OverflowError"),
+        (forged(ext(1, ext(1, ext(1, ext(1, packed([1]) + b"\xc0"))))), "too many values"),
+        (forged(ext(1, ext(1, ext(1, ext(1, b"\x92\xc0"))))), "not enough values"),
+        (forged(ext(5, packed([0] * 8 + [None]))), "ValueError"),
+        (forged(ext(5, packed([b"\x07\xea\x01\x01\x00\x00\x00\x00\x00\x00"]))), "TypeError"),
+        (forged(ext(5, packed([2026, 1, 1, 0, 0, 0, 0, 0, "UTC"]))), "tzinfo"),
+        (forged(ext(5, packed([2026, 1, 1, 99, 0, 0, 0, 0, None]))), "hour"),
+        (forged(ext(8, packed([999999999, 2**31, 0]))), "OverflowError"),
         (forged(ext(9, packed([5]))), "TypeError"),
-        (forged(ext(11, b"1E+99999999999999999999")), "InvalidOperation"),
-        (forged(ext(11, b"not a number")), "InvalidOperation"),
-        (forged(ext(12, b"123")), "ValueError"),
-        (forged(ext(13, packed([5, "A"]))), "no string"),
-        (forged(ext(13, packed(["tests.caches.codec_models:Colour", 5]))), "no string"),
-        (forged(ext(14, packed(["tests.caches.codec_models:Access", "A"]))), "whole number"),
-        (forged(ext(15, packed(["tests.caches.codec_models:Money", {"amount": 1, 5: 2}]))), "no string"),
-        (forged(ext(15, packed(["tests.caches.codec_models:Money", [1, 2]]))), "no string"),
-        (
-            forged(ext(15, packed(["tests.caches.codec_models:Money", {"amount": 1, "currency": 2}, {3: 4}, []]))),
-            "no s",
-        ),
-        (forged(ext(17, packed(["builtins:ValueError", "", None, None, None, {}]))), "no arguments"),
-        (forged(ext(17, packed(["builtins:ValueError", "", [b"\xc1"], None, None, {}]))), "FormatError"),
-        (forged(ext(17, packed(["builtins:ValueError", "", [], b"\x05", None, {}]))), "TypeError"),
-        (forged(ext(17, packed(["nowhere:Error", 5, [], None, None, {}]))), "no string"),
-        (forged(ext(17, packed([["a"], "", [], None, None, {}]))), "no string"),
-        (forged(ext(18, b"\x00")), "IndexError"),
-        (forged(ext(18, b"")), "ValueError"),
-        (forged(packed(1), header=ext(13, packed(["nowhere:Thing", "A"]))), "ClassNotLoaded"),
+        (forged(ext(11, packed(["1E+99999999999999999999"]))), "InvalidOperation"),
+        (forged(ext(11, packed(["not a number"]))), "InvalidOperation"),
+        (forged(ext(12, packed([b"123"]))), "ValueError"),
+        (forged(ext(13, packed([5, "A"]))), "AttributeError"),
+        (forged(ext(13, packed(["tests.caches.codec_models:Colour"]))), "TypeError"),
+        (forged(ext(14, packed(["tests.caches.codec_models:Money", "amount currency", [1, 2]]))), "AttributeError"),
+        (forged(ext(14, packed(["tests.caches.codec_models:Row", "id name", {}]))), "KeyError"),
+        (forged(ext(15, packed(["builtins:ValueError", "", [b"\xc1"], None, {}]))), "FormatError"),
+        (forged(ext(15, packed(["builtins:ValueError", "", [], b"\x05", {}]))), "TypeError"),
+        (forged(ext(15, packed([["a"], "", [], None, {}]))), "AttributeError"),
+        (forged(ext(16, b"\x00")), "unknown extension type"),
+        (forged(packed(1), header=ext(13, packed(["nowhere:Thing", "A"]))), "header is of the wrong shape"),
     ],
-    ids=range(45),
+    ids=range(41),
 )
 def test_damage_says_what_is_wrong(data, says):
     """The reason names what is wrong with the bytes."""
@@ -346,7 +338,7 @@ def test_damage_says_what_is_wrong(data, says):
         b"\x91" * 100_000 + b"\xc0",
         b"\x81\xc0" * 100_000 + b"\xc0",
         b"\xdd\x00\x0f\x00\x00" * 200_000,
-        ext(14, packed(["tests.caches.codec_models:Mode", 1]).replace(b"\x01", ext(4, b"\x7f" * 100_000))),
+        ext(13, packed(["tests.caches.codec_models:Mode", 1])[:-1] + ext(4, packed(["7f" * 100_000]))),
     ],
     ids=["array", "map", "str", "bin", "ext", "deep arrays", "deep maps", "large arrays", "huge flag"],
 )
@@ -370,8 +362,8 @@ def test_extensions_in_extensions_end(depth):
 def test_huge_numbers_are_read_in_no_time():
     """A whole number or decimal of a million digits is read at once."""
     started = time.perf_counter()
-    assert PLAIN.decode(forged(ext(4, b"\x7f" * 1_000_000))).ok
-    assert PLAIN.decode(forged(ext(11, b"9" * 1_000_000))).ok
+    assert PLAIN.decode(forged(ext(4, packed(["7f" * 1_000_000])))).ok
+    assert PLAIN.decode(forged(ext(11, packed(["9" * 1_000_000])))).ok
     assert time.perf_counter() - started < 5
 
 
@@ -381,13 +373,16 @@ def test_a_time_limit_is_not_taken_for_damage(monkeypatch):
     class SoftTimeLimit(Exception):
         pass
 
-    def strike(body, unpack):
+    def strike():
         raise SoftTimeLimit
 
-    data = PLAIN.encode(Ok((1,)))
-    monkeypatch.setitem(wire._READ, 1, strike)
-    with pytest.raises(SoftTimeLimit):
-        PLAIN.decode(data)
+    entries = [
+        PLAIN.encode(Ok(value)) for value in (ZoneInfo("UTC"), ((((ZoneInfo("UTC"),),),),), ValueError(ZoneInfo("UTC")))
+    ]
+    monkeypatch.setattr("stepflows.caches.codec.types._known_zones", strike)
+    for data in entries:
+        with pytest.raises(SoftTimeLimit):
+            PLAIN.decode(data)
 
 
 class Bomb:
@@ -407,15 +402,14 @@ def test_a_pickle_does_not_run():
     assert models.RAN == ["exploded"]
 
 
-@pytest.mark.parametrize("code", [13, 14, 15, 16, 17])
+@pytest.mark.parametrize("code", [13, 14, 15])
 def test_nothing_is_imported(code):
     """A class path in an entry never imports its module."""
     assert "this" not in sys.modules
     bodies: list[list[object]] = [
         ["this:Thing", "A"],
-        ["this:Thing", {}],
-        ["this:Thing", {}, {}],
-        ["this:T", "m", [], None, None, {}],
+        ["this:Thing", "a", {"a": 1}],
+        ["this:T", "m", [], None, {}],
     ]
     for body in bodies:
         PLAIN.decode(forged(ext(code, packed(body))))
@@ -424,10 +418,10 @@ def test_nothing_is_imported(code):
 
 
 @pytest.mark.parametrize("path", ["os:system", "builtins:dict", "builtins:object", "builtins:type", "subprocess:Popen"])
-@pytest.mark.parametrize("code", [13, 14, 15, 16, 17])
+@pytest.mark.parametrize("code", [13, 14, 15])
 def test_other_classes_are_not_made(code, path):
     """Only classes of the kind that was written are made: nothing is called, whatever the path names."""
-    for body in ([path, "A"], [path, 1], [path, {}], [path, {}, {}], [path, "m", [], None, None, {}]):
+    for body in ([path, "A"], [path, 1], [path, "", {}], [path, "a", {"a": 1}], [path, "m", [], None, {}]):
         found = PLAIN.decode(forged(ext(code, packed(body))))
         assert isinstance(found, Err | Damaged) or type(found.value).__name__ == "CachedStepError"
 
@@ -442,8 +436,8 @@ def test_a_signed_entry_needs_the_key():
     assert Codec(signer=Signer("new", [b"older", "secret"])).decode(data, "s", "k").ok
     assert "signature" in reason(data, Codec(signer=Signer("other", ["more"])))
     assert "not signed" in reason(PLAIN.encode(SOME), SIGNED)
-    assert "signature" in reason(forged(b"\xc0", flags=3), SIGNED)
-    assert "signature" in reason(forged(b"\xc0", flags=3)[:20], SIGNED)
+    assert "signature" in reason(forged(b"\xc0", flags=3) + bytes(32), SIGNED)
+    assert "lengths" in reason(forged(b"\xc0", flags=3), SIGNED)
 
 
 def test_a_signed_entry_is_read_without_a_signer():
@@ -451,7 +445,7 @@ def test_a_signed_entry_is_read_without_a_signer():
     data = SIGNED.encode(SOME)
     found = PLAIN.decode(data)
     assert same(found.value["a"], SOME.value["a"])
-    assert "checksum" in reason(data[:40] + b"\x00" + data[41:])
+    assert "checksum" in reason(data[:40] + bytes([data[40] ^ 1]) + data[41:])
 
 
 def test_a_signature_made_for_something_else_is_none():

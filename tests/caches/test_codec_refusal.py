@@ -83,30 +83,30 @@ CASES = [
     (lambda: ContentFile(b""), "an open file", "Return its path or its contents."),
     (lambda: io.BytesIO(b"a"), "a buffer", "Return value.getvalue()."),
     (lambda: (x for x in "a"), "a generator", AS_LIST),
-    (lambda: iter([1]), "an iterator", AS_LIST),
-    (lambda: map(str, []), "an iterator", AS_LIST),
+    (lambda: iter([1]), "an iterable (list_iterator)", AS_LIST),
+    (lambda: map(str, []), "an iterable (map)", AS_LIST),
     (_async_generator, "an async generator", "async for"),
     (lambda: len, "a function", "Call it"),
     (lambda: lambda: 1, "a function", "Call it"),
     (lambda: [].append, "a function", "Call it"),
     (lambda: functools.partial(len), "a function", "Call it"),
     (lambda: Thing, "a class", "Return its name"),
-    (lambda: re, "a module", "Return its name"),
+    (lambda: re, "an object (module)", "Return plain data"),
     (threading.Lock, "an object (_thread.lock)", "Return plain data"),
     (Thing, "an object", "make the class a dataclass"),
-    (lambda: bytearray(b"a"), "a bytearray", "Return bytes(value)."),
-    (lambda: memoryview(b"a"), "a memoryview", "Return bytes(value)."),
-    (lambda: 1j, "a complex number", "Return (value.real, value.imag)."),
-    (lambda: fractions.Fraction(1, 2), "a fraction", "Return (value.numerator, value.denominator)."),
+    (lambda: bytearray(b"a"), "a buffer of bytes (bytearray)", "Return bytes(value)."),
+    (lambda: memoryview(b"a"), "a buffer of bytes (memoryview)", "Return bytes(value)."),
+    (lambda: 1j, "an object (complex)", "Return plain data"),
+    (lambda: fractions.Fraction(1, 2), "an object (fractions.Fraction)", "Return plain data"),
     (lambda: pathlib.Path("a"), "a path", "Return str(value)."),
     (Zone, "a time zone of another kind", "Use zoneinfo.ZoneInfo"),
-    (lambda: re.compile("a"), "a pattern", "Return value.pattern."),
-    (lambda: range(3), "a range", AS_LIST),
-    (lambda: {}.keys(), "a view of a dict", AS_LIST),
-    (lambda: collections.deque([1]), "a deque", AS_LIST),
-    (lambda: array.array("i", [1]), "an array", AS_LIST),
+    (lambda: re.compile("a"), "an object (re.Pattern)", "Return plain data"),
+    (lambda: range(3), "an iterable (range)", AS_LIST),
+    (lambda: {}.keys(), "an iterable (dict_keys)", AS_LIST),
+    (lambda: collections.deque([1]), "an iterable (collections.deque)", AS_LIST),
+    (lambda: array.array("i", [1]), "an array", "Return value.tolist()."),
     (lambda: types.MappingProxyType({}), "a view of a dict", "Return dict(value)."),
-    (lambda: types.SimpleNamespace(), "a namespace", "Return vars(value)."),
+    (lambda: types.SimpleNamespace(), "an object (types.SimpleNamespace)", "Return plain data"),
     (lambda: Text("a"), "a subclass of str", "Return str(value)."),
     (lambda: Date(2026, 1, 1), "a subclass of date", "Return a plain datetime.date."),
     (lambda: collections.OrderedDict(a=1), "a subclass of dict (collections.OrderedDict)", "Return dict(value)."),
@@ -226,6 +226,17 @@ def test_depth_is_refused(wrap):
         value = wrap(value)
     found = refused(value)
     assert (found.reason, found.remedy) == ("it is nested too deeply", "Return flatter data.")
+
+
+def test_one_level_too_many_is_refused():
+    """A dict that is too deep although what lies in it is not is refused as a whole."""
+    value: Any = 1
+    with pytest.raises(NotCacheable, match="nested too deeply") as caught:
+        while True:
+            value = {"a": value}
+            Codec().encode(Ok(value))
+    assert caught.value.path == ""
+    assert again(value["a"])
 
 
 def test_depth_of_both_kinds_does_not_exhaust_the_stack():

@@ -193,7 +193,7 @@ def test_every_time_zone_comes_back():
 def test_an_unknown_time_zone_is_a_missing_class(monkeypatch):
     """A zone that this machine does not have leaves the entry intact, and its name never picks a file."""
     data = Codec().encode(Ok(ZoneInfo("Europe/Rome")))
-    monkeypatch.setattr("stepflows.caches.types._known_zones", set)
+    monkeypatch.setattr("stepflows.caches.codec.types._known_zones", set)
     found = Codec().decode(data)
     assert isinstance(found, Err)
     assert isinstance(found.error, ClassNotLoaded)

@@ -1,12 +1,10 @@
-"""Results to bytes and back: see :mod:`stepflows.caches.layout` for what lies where."""
+"""Entries written and read, as the settings ask for it."""
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
-from struct import error as StructError  # noqa: N812
 from typing import Any, Final
 
 from django.conf import ENVIRONMENT_VARIABLE
@@ -14,46 +12,19 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from stepflows import conf
-from stepflows.caches.exceptions import cause_of, keep_or_text
-from stepflows.caches.layout import (
-    HEADER_AT,
-    OK,
-    OWN_CAUSE,
-    PAIR,
-    Head,
-    Truncated,
-    as_bytes,
-    check_header,
-    framed,
-    intact,
-    prefix,
-    stamp_of,
-    write_header,
-)
-from stepflows.caches.refusal import located
-from stepflows.caches.signing import Signer
-from stepflows.caches.wire import Writer, unpack
+from stepflows.caches.codec.entry import OK, Head, Signer, check_place, framed, head_of, opened
+from stepflows.caches.codec.exceptions import as_text, cause_of, stand_in
+from stepflows.caches.codec.refusal import located
+from stepflows.caches.codec.wire import pack, unpack
 from stepflows.engine.cache import Damaged
 from stepflows.errors import ClassNotLoaded, DamagedEntry, InvalidUse, NotCacheable
 from stepflows.results import Err, Ok, Result, Stamp
 
-__all__ = ["Codec", "Head", "Signer", "Truncated", "current_codec", "dumps", "loads"]
+__all__ = ["Codec", "current_codec", "dumps", "loads"]
 
 #: What reading bad bytes raises. Not Exception: the time limit of a task may strike here, and must not look like an
 #: entry that is missing, whose step would then run again.
-_UNREADABLE: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    StructError,
-)
-
-_UNHASHABLE: Final = re.compile(r"unhashable type: '(\w+)'")
+_UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -65,9 +36,10 @@ class Codec:
 
     def encode(self, result: Result[Any], scope: str = "", key: str = "") -> bytes:
         """The entry for a result. Raises :exc:`~stepflows.errors.NotCacheable`."""
-        data = self._entry(result, scope, key, slim=False)
+        data = self._entry(result, scope, key)
         if self._is_too_large(data) and isinstance(result, Err) and isinstance(result.error, BaseException):
-            data = self._entry(result, scope, key, slim=True)
+            # An error must not be hidden by one about storing it.
+            data = self._entry(Err(stand_in(result.error), stamp=result.stamp), scope, key)
         if self._is_too_large(data):
             raise NotCacheable(
                 f"it takes {len(data):,} bytes and the limit is {self.max_bytes:,}",
@@ -82,44 +54,32 @@ class Codec:
         ``Err`` with :exc:`~stepflows.errors.ClassNotLoaded`: the entry is intact, and its step is done.
         """
         try:
-            flags, size, body = intact(data, self.signer)
-            absent: ClassNotLoaded | None = None
+            flags, header, payload = opened(data, self.signer)
+            check_place(header, scope, key)
+            stamp = Stamp._make(header[:5])
             try:
-                header, value = unpack(body)
+                value = unpack(payload)
             except (ClassNotLoaded, TypeError) as exc:
-                absent, value = _absent(exc), None
-                header = unpack(body[len(PAIR) : len(PAIR) + size])
-            stamp = stamp_of(header, size, len(body), scope, key)
-            if absent:
-                return Err(absent, stamp=stamp)
+                return Err(_absent(exc), stamp=stamp)
             if flags & OK:
                 return Ok(value, stamp=stamp)
-            error, cause = value
-            return Err(error, cause_of(error) if flags & OWN_CAUSE else cause, stamp=stamp)
-        except DamagedEntry as exc:
-            return Damaged(str(exc))
-        except (*_UNREADABLE, ClassNotLoaded) as exc:
-            return Damaged(f"it cannot be read: {type(exc).__name__}: {str(exc)[:200]}")
+            error, *cause = value
+            return Err(error, cause[0] if cause else cause_of(error), stamp=stamp)
+        except _UNREADABLE as exc:
+            return _damaged(exc)
 
     def head(self, data: object) -> Head | Damaged:
         """What the first bytes of an entry say; :class:`Truncated` when there are too few of them."""
         try:
-            entry = as_bytes(data)
-            flags, size = prefix(entry)
-            needed = HEADER_AT + size
-            if len(entry) < needed:
-                return Truncated(f"its head takes {needed} bytes, of which {len(entry)} are given", needed)
-            header = unpack(entry[HEADER_AT:needed])
-            check_header(header)
-        except DamagedEntry as exc:
-            return Damaged(str(exc))
-        except (*_UNREADABLE, ClassNotLoaded) as exc:
-            return Damaged(f"its head cannot be read: {type(exc).__name__}: {str(exc)[:200]}")
-        return Head(header[5], header[6], bool(flags & OK), Stamp._make(header[:5]), header[7])
+            return head_of(data)
+        except _UNREADABLE as exc:
+            return _damaged(exc)
 
-    def _entry(self, result: Result[Any], scope: str, key: str, *, slim: bool) -> bytes:
-        flags, payload = _payload(result, slim=slim)
-        return framed(flags, write_header(result.stamp or Stamp(), scope, key, len(payload)), payload, self.signer)
+    def _entry(self, result: Result[Any], scope: str, key: str) -> bytes:
+        if not isinstance(result, Ok | Err):
+            raise InvalidUse(f"Only Ok(value) and Err(error) can be cached, not {result!r:.200}.")
+        flags, payload = (OK, _packed(result.value)) if isinstance(result, Ok) else (0, _packed_error(result))
+        return framed(flags, (*(result.stamp or Stamp()), scope, key), payload, self.signer)
 
     def _is_too_large(self, data: bytes) -> bool:
         return self.max_bytes is not None and len(data) > self.max_bytes
@@ -129,29 +89,33 @@ def _absent(exc: ClassNotLoaded | TypeError) -> ClassNotLoaded:
     """What says that a class is not as it was; anything else is raised again."""
     if isinstance(exc, ClassNotLoaded):
         return exc.with_traceback(None)  # whose frames would hold the entry
-    # Members of sets and keys of dicts. No lists and such are ever written there, so these are damage.
-    found = _UNHASHABLE.search(str(exc))
-    if found is None or found[1] in ("list", "dict", "set"):
-        raise exc
-    return ClassNotLoaded(found[1], "it cannot be hashed any more")
+    if "unhashable" in str(exc):
+        return ClassNotLoaded("key of a dict or member of a set", str(exc))
+    raise exc
 
 
-def _payload(result: Result[Any], *, slim: bool) -> tuple[int, bytes]:
-    if isinstance(result, Ok):
-        return OK, _packed(result.value)
-    if not isinstance(result, Err):
-        raise InvalidUse(f"Only Ok(value) and Err(error) can be cached, not {result!r:.200}.")
-    error = _packed(result.error, slim=slim, prefix=".error")
-    if isinstance(result.error, BaseException) and result.cause is cause_of(result.error):
-        return OWN_CAUSE, PAIR + error + b"\xc0"
-    return 0, PAIR + error + keep_or_text(result.cause, Writer(slim=slim))
+def _damaged(exc: Exception) -> Damaged:
+    if isinstance(exc, DamagedEntry):
+        return Damaged(str(exc))
+    return Damaged(f"it cannot be read: {type(exc).__name__}: {str(exc)[:200]}")
 
 
-def _packed(value: Any, *, slim: bool = False, prefix: str = "") -> bytes:
+def _packed(value: Any, prefix: str = "") -> bytes:
     try:
-        return Writer(slim=slim).pack(value)
+        return pack(value)
     except NotCacheable as refused:
-        raise located(value, refused, prefix) from None
+        raise located(value, refused, pack, prefix) from None
+
+
+def _packed_error(result: Err) -> bytes:
+    """An array of the error and its cause; of the error alone if the cause is its own."""
+    error = _packed(result.error, ".error")
+    if isinstance(result.error, BaseException) and result.cause is cause_of(result.error):
+        return b"\x91" + error
+    try:
+        return b"\x92" + error + pack(result.cause)
+    except NotCacheable:
+        return b"\x92" + error + pack(as_text(result.cause))
 
 
 def dumps(result: Result[Any]) -> bytes:
