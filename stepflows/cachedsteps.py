@@ -1,0 +1,165 @@
+"""Which entries of which caches: what the admin and the commands list, count and clear."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.utils.translation import gettext as _
+
+from stepflows import conf
+from stepflows.caches import StepCache, backend_for
+from stepflows.caches.codec import Head, Truncated, current_codec
+from stepflows.caches.names import Name, namespace_of
+from stepflows.engine.cache import Damaged
+from stepflows.registry import registry
+
+__all__ = ["Place", "Selection", "aliases_in_use", "heads", "printable", "remove", "workflow_of"]
+
+# What most heads fit in; those of long keys are read again.
+_HEAD_BYTES: Final = 512
+
+
+class Place(NamedTuple):
+    """Where one entry lies: an alias of ``CACHES`` and a name in it."""
+
+    alias: str
+    name: Name
+
+    @property
+    def id(self) -> str:
+        """The place as text that may stand in a URL."""
+        text = "\0".join((self.alias, *self.name)).encode("utf-8", "surrogatepass")
+        return base64.urlsafe_b64encode(text).decode("ascii").rstrip("=")
+
+    @classmethod
+    def of(cls, text: str) -> Place | None:
+        """The place whose :attr:`id` this is, or ``None`` when it is none."""
+        try:
+            decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            alias, scope, key = decoded.decode("utf-8", "surrogatepass").split("\0", 2)
+        except (binascii.Error, ValueError):
+            return None
+        return cls(alias, Name(scope, key))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Entries of these aliases: of one workflow (in all its versions) or of all, whose key has the prefix.
+
+    Aliases must be in ``CACHES``. Whatever asks a cache raises :exc:`~stepflows.errors.CacheUnavailable` when it cannot
+    be reached, :exc:`~stepflows.errors.CannotList` when it does not know what it holds, and
+    :exc:`~stepflows.errors.InvalidUse` when there is no such alias. A scope's name is looked up once.
+    """
+
+    aliases: tuple[str, ...]
+    workflow: str | None = None
+    prefix: str = ""
+
+    @cached_property
+    def count(self) -> int:
+        """How many entries there were when this was first asked."""
+        return sum(backend_for(alias).count(scope, self.prefix) for alias, scope in self._parts)
+
+    @property
+    def workflows(self) -> list[str]:
+        """The workflows that have entries in these aliases, sorted."""
+        return sorted({workflow_of(scope) for alias in self.aliases for scope in backend_for(alias).scopes()})
+
+    def page(self, start: int, stop: int | None) -> list[Place]:
+        """The entries from one position to another, by alias, scope and key."""
+        places: list[Place] = []
+        for alias, scope in self._parts:
+            backend, limit = backend_for(alias), None if stop is None else stop - start - len(places)
+            if limit == 0:
+                break
+            if start and len(self._parts) > 1 and (size := backend.count(scope, self.prefix)) <= start:
+                start, stop = start - size, None if stop is None else stop - size
+                continue
+            places += (Place(alias, name) for name in backend.names(scope, self.prefix, start, limit))
+            start, stop = 0, None if stop is None else stop - start
+        return places
+
+    def walk(self) -> Iterator[list[Place]]:
+        """All of them in batches. They may be removed on the way."""
+        for alias, scope in self._parts:
+            for names in backend_for(alias).walk(scope, self.prefix):
+                yield [Place(alias, name) for name in names]
+
+    def __str__(self) -> str:
+        parts = [
+            _("all workflows") if self.workflow is None else _("workflow “%(name)s”") % {"name": self.workflow},
+            _("keys that begin with “%(prefix)s”") % {"prefix": self.prefix} if self.prefix else "",
+            *(_("cache “%(alias)s”") % {"alias": alias} for alias in self.aliases),
+        ]
+        return ", ".join(filter(None, parts))
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, str | None]]:
+        """What to ask: pairs of an alias and a scope, ``None`` being all scopes."""
+        if self.workflow is None:
+            return [(alias, None) for alias in self.aliases]
+        return [
+            (alias, scope)
+            for alias in self.aliases
+            for scope in backend_for(alias).scopes()
+            if workflow_of(scope) == self.workflow
+        ]
+
+
+def aliases_in_use() -> tuple[str, ...]:
+    """The alias of ``STEPFLOWS["CACHE"]``, then those of the registered workflows.
+
+    One that is not in ``CACHES`` is for ``manage.py check`` to report, and keeps nobody from the others.
+    """
+    used = [StepCache(), *(workflow.cache for workflow in registry.all())]
+    aliases = [cache.alias or conf.settings().CACHE for cache in used if isinstance(cache, StepCache)]
+    named = dict.fromkeys(alias for alias in aliases if not isinstance(alias, BaseCache))
+    return tuple(alias for alias in named if alias in caches) or tuple(named)[:1]
+
+
+def remove(places: Iterable[Place]) -> int:
+    """Remove the entries and return how many there were."""
+    return sum(
+        backend_for(alias).remove([place.name for place in group])
+        for alias, group in groupby(places, key=lambda place: place.alias)
+    )
+
+
+def heads(places: Sequence[Place]) -> list[Head | Damaged | None]:
+    """What the first bytes of each entry say, in the order asked; ``None`` for one that is gone or expired."""
+    found = _heads(places, _HEAD_BYTES)
+    long = {position: head.size for position, head in enumerate(found) if isinstance(head, Truncated)}
+    if long:
+        whole = _heads([places[position] for position in long], max(long.values()))
+        for position, head in zip(long, whole, strict=True):
+            found[position] = head
+    return found
+
+
+def _heads(places: Sequence[Place], size: int) -> list[Head | Damaged | None]:
+    codec, now = current_codec(), time.time()
+    found: list[Head | Damaged | None] = []
+    for alias, group in groupby(places, key=lambda place: place.alias):
+        for data in backend_for(alias).heads([place.name for place in group], size):
+            head = None if data is None else codec.head(data)
+            found.append(None if isinstance(head, Head) and head.stamp.expired(now) else head)
+    return found
+
+
+def workflow_of(scope: str) -> str:
+    """The name of the workflow (or namespace) of a scope, as it can be shown."""
+    return printable(namespace_of(scope)[0])
+
+
+def printable(text: str) -> str:
+    """The text without lone surrogates, which no page and no database takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
