@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from django.conf import ENVIRONMENT_VARIABLE
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -15,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from stepflows.errors import hint
 
-__all__ = ["Settings", "problems", "settings"]
+__all__ = ["Settings", "is_configured", "problems", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,13 @@ def settings() -> Settings:
 
     Raises :exc:`~django.core.exceptions.ImproperlyConfigured` for an unknown name or an impossible value.
     """
-    return _settings()
+    # Not remembered while there are none, because they may come.
+    return _settings() if is_configured() else Settings()
+
+
+def is_configured() -> bool:
+    """Whether Django has settings, or knows where they are. A workflow on a ``dict`` works without."""
+    return django_settings.configured or ENVIRONMENT_VARIABLE in os.environ
 
 
 @lru_cache(maxsize=1)

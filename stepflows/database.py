@@ -17,7 +17,10 @@ class DjangoThreads(Threads):
         return conf.settings().MAX_WORKERS
 
     def pinned(self) -> bool:
+        if not conf.is_configured():
+            return False
         return any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
 
     def finished(self) -> None:
-        connections.close_all()
+        if conf.is_configured():
+            connections.close_all()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from celery import exceptions as celery_exceptions
 
 from stepflows import signals
@@ -71,7 +71,10 @@ class _Workflow:
         self.name = check_name(name)
         self._deps = deps
         self._options = options
-        self._cache = resolve(options.cache, name, options.version)
+        try:
+            self._cache = resolve(options.cache, name, options.version)
+        except InvalidUse as error:
+            raise type(error)(f"Workflow {name!r}: {error}") from error
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -110,6 +113,7 @@ class _Workflow:
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
     ) -> Result[Any]:
+        _check_body(self.name, body)
         if is_async(body):
             raise InvalidUse(f"Workflow {self.name!r}: run was given an async body. Use: await workflow.arun(...).")
         listeners = self._listeners(signals.send, listeners)
@@ -126,6 +130,7 @@ class _Workflow:
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
     ) -> Result[Any]:
+        _check_body(self.name, body)
         alisteners = self._listeners(signals.asend, listeners)
         run = self._context(alisteners, run_id)
         driver = AsyncDriver(self._cache, alisteners, DjangoThreads())
@@ -144,28 +149,35 @@ class _Workflow:
             if not _of_the_call(error):
                 raise
             raise self._not_taken(error) from error
-        if inspect.isawaitable(value):
-            discard(value)
-            raise InvalidUse(
-                f"Workflow {self.name!r}: the body returned an awaitable. Write it as async def and use arun."
-            )
-        return value
+        return self._not_awaitable(value, "Write it as async def and use arun.")
 
     async def _acall(
         self, body: Callable[..., Any], step: AsyncStep, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         try:
-            return await body(step, self.deps, *args, **kwargs)
+            value = await body(step, self.deps, *args, **kwargs)
         except TypeError as error:
             if not _of_the_call(error):
                 raise
             raise self._not_taken(error) from error
+        return self._not_awaitable(value, "Steps of an async body have to be awaited: await step(...).")
+
+    def _not_awaitable(self, value: Any, remedy: str) -> Any:
+        if not inspect.isawaitable(value):
+            return value
+        discard(value)
+        raise InvalidUse(f"Workflow {self.name!r}: the body returned an awaitable. {remedy}")
 
     def _not_taken(self, error: TypeError) -> InvalidUse:
         return InvalidUse(f"Workflow {self.name!r}: the body does not take these arguments: {error}.")
 
     def _context(self, listeners: Sequence[Listener], run_id: str | None) -> RunContext:
         cache = self._cache
+        if isinstance(cache, StepCache):
+            try:
+                cache.backend  # noqa: B018 - an alias that is not there shows here, before anything runs
+            except InvalidUse as error:
+                raise type(error)(f"Workflow {self.name!r}: {error}") from error
         return RunContext(
             self.name,
             policy=self._options.policy(f"workflow {self.name!r}"),
@@ -182,6 +194,15 @@ class _Workflow:
         if signals.step_event.has_listeners(Workflow):
             listeners.append(partial(send, Workflow))
         return listeners
+
+
+def _check_body(name: str, body: Any) -> None:
+    if not callable(body):
+        raise InvalidUse(f"Workflow {name!r}: the body is {body!r}; it must be a function, def body(step, deps, ...).")
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise InvalidUse(
+            f"Workflow {name!r}: the body is a generator, so nothing in it would run. Take the yield away."
+        )
 
 
 def _of_the_call(error: TypeError) -> bool:
@@ -255,6 +276,10 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
         """Have a Celery worker run it; returns its :class:`~stepflows.models.Run`, published on commit."""
         return self.apply_async(args, kwargs)
 
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Like :meth:`delay`, from async code."""
+        return await sync_to_async(self.delay)(*args, **kwargs)
+
     def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Run:
         """Like :meth:`delay`, with Celery's ``countdown``, ``eta``, ``queue`` or ``priority``.
 
@@ -267,6 +292,11 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
                 "Send the registered workflow, or run the copy here."
             )
         kwargs = kwargs or {}
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+            raise InvalidUse(
+                f"Workflow {self.name!r}: apply_async takes args as a list or tuple and kwargs as a dict, not "
+                f"{args!r} and {kwargs!r}."
+            )
         try:
             inspect.signature(self.body).bind(None, None, *args, **kwargs)
         except TypeError as error:
@@ -295,6 +325,7 @@ def workflow(
     checked = Options.of(f"workflow {name!r}", Options(cache=StepCache()), options)
 
     def register(body: Callable[Concatenate[Any, Any, P], Any]) -> RegisteredWorkflow[P]:
+        _check_body(name, body)
         registered: RegisteredWorkflow[P] = RegisteredWorkflow(name, deps, checked, body)
         registry.add(registered)
         return registered

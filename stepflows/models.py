@@ -154,7 +154,20 @@ class Run(models.Model):
                 f"Run {self.id} of workflow {self.workflow!r} is sent when the transaction commits that is open here, "
                 "so waiting for it in that transaction would never end. Wait after the atomic block."
             )
-        self.refresh_from_db(using=self._state.db, fields=["state"])
+        try:
+            self.refresh_from_db(using=self._state.db, fields=["state"])
+        except Run.DoesNotExist:
+            raise Run.DoesNotExist(
+                f"Run {self.id} of workflow {self.workflow!r} has no row (any more): it was deleted, or the "
+                "transaction that made it was rolled back, and then nothing was sent."
+            ) from None
+
+
+class _NoRows(models.Manager["CachedStep"]):
+    """There is no table, so whatever walks through all models, such as ``dumpdata``, finds nothing and no error."""
+
+    def get_queryset(self) -> models.QuerySet[CachedStep]:
+        return super().get_queryset().none()
 
 
 class CachedStep(models.Model):
@@ -176,6 +189,8 @@ class CachedStep(models.Model):
     #: Bytes.
     size = models.BigIntegerField(_("size"), null=True)
     run_id = models.CharField(_("run"), max_length=200, blank=True)
+
+    objects = _NoRows()
 
     class Meta:
         managed = False

@@ -8,6 +8,7 @@ from typing import Any, Self, TypedDict
 
 from stepflows import conf
 from stepflows.engine.drivers import Listener
+from stepflows.engine.keys import check_version
 from stepflows.engine.policy import (
     UNSET,
     CacheErrors,
@@ -67,8 +68,8 @@ class Options:
             raise InvalidOption(f"{where}: on_cache_down is {self.on_cache_down!r}; give 'fail' or 'run'.")
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidUse(f"{where}: on_event is {self.on_event!r}; give a function of one event.")
-        if self.version is not None and not isinstance(self.version, str | int):
-            raise InvalidUse(f"{where}: version is {self.version!r}; give a str or an int.")
+        if self.version is not None:
+            check_version(self.version, where)
 
     def policy(self, where: str) -> Policy:
         settings = conf.settings()

@@ -34,9 +34,9 @@ class Registry:
         self.listeners: list[Listener] = []
 
     def add(self, workflow: RegisteredWorkflow[...]) -> None:
-        """Raises :exc:`~stepflows.errors.DuplicateWorkflow`. A module that is reloaded replaces its own."""
+        """Raises :exc:`~stepflows.errors.DuplicateWorkflow`. The same lines, loaded again, replace their own."""
         other = self._workflows.get(workflow.name)
-        if other is not None and (other.module, other.qualname) != (workflow.module, workflow.qualname):
+        if other is not None and other.place != workflow.place:
             raise DuplicateWorkflow(
                 f"Two workflows are named {workflow.name!r}: {other.place} and {workflow.place}. "
                 "They would share their cached steps and their runs; rename one."

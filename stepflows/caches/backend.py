@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any, ClassVar, Final, Protocol, TypeVar, cast
 
 from celery.exceptions import SoftTimeLimitExceeded
+from django.db import DatabaseError
 
 from stepflows.caches.names import Name
 from stepflows.errors import CacheUnavailable, CannotList, StepflowsError
@@ -93,9 +94,11 @@ def reaching(purpose: str) -> Callable[[F], F]:
 
 def unavailable(title: str, purpose: str, error: Exception) -> CacheUnavailable:
     """The error for a cache that failed to do what it was asked."""
+    remedy = "See that its server runs, that it can be reached from here and that it takes writes."
+    if isinstance(error, DatabaseError):
+        remedy = "See that its table is there (manage.py createcachetable) and that the database can be reached."
     return CacheUnavailable(
-        f"The {title} failed to {purpose}: {type(error).__name__}: {error}. See that its server runs, that it can be "
-        "reached from here and that it takes writes."
+        f"The {title} failed to {purpose}: {type(error).__name__}: {str(error).rstrip('.')}. {remedy}"
     )
 
 

@@ -18,7 +18,7 @@ from stepflows.caches.codec import current_codec
 from stepflows.caches.mapping import expired, remaining
 from stepflows.caches.names import Name, scope_of
 from stepflows.engine.cache import MISSING, Damaged, Lookup
-from stepflows.engine.keys import check_key
+from stepflows.engine.keys import check_key, check_name, check_version
 from stepflows.engine.policy import Ttl, seconds
 from stepflows.errors import InvalidUse
 from stepflows.results import Err, Ok, Result, Stamp, stamped
@@ -53,8 +53,12 @@ class StepCache:
             raise InvalidUse(
                 f"StepCache: alias is {alias!r}; give an alias of CACHES, one of Django's cache objects, or None."
             )
-        if not isinstance(self.namespace, str):
-            raise InvalidUse(f"StepCache: namespace is {self.namespace!r}; it must be a str.")
+        if alias == "":
+            raise InvalidUse("StepCache: the alias is empty; give one of CACHES, or None for that of the settings.")
+        if self.namespace != "":
+            check_name(self.namespace, "StepCache namespace")
+        if self.version is not None:
+            check_version(self.version, "StepCache")
         object.__setattr__(self, "alias", alias)
         object.__setattr__(self, "scope", scope_of(self.namespace, self.version))
 

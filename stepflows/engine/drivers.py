@@ -259,24 +259,14 @@ class AsyncDriver:
 
     async def _call(self, operation: Call) -> Outcome:
         with _current_step(operation.step):
-            try:
-                async with asyncio.timeout(operation.timeout):
-                    return await self._outcome(operation.function)
-            except TimeoutError as error:
-                return Raised(error)
-
-    async def _outcome(self, function: Callable[[], Any]) -> Outcome:
-        if is_async(function):
-            outcome = attempt(function)
-        else:
-            running_loop.set(asyncio.get_running_loop())
-            outcome = await self._hop(function)
-        if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
-            try:
-                return Returned(await outcome.value)
-            except Exception as error:
-                return Raised(error)
-        return outcome
+            if is_async(operation.function):
+                outcome = attempt(operation.function)
+            else:
+                running_loop.set(asyncio.get_running_loop())
+                outcome = await self._hop(operation.function)
+            if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
+                return await _awaited(outcome.value, operation.timeout)
+            return outcome
 
     async def _emit(self, operation: Emit) -> None:
         for listener in self.listeners:
@@ -323,6 +313,21 @@ class AsyncDriver:
 
         context = copy_context()
         return await asyncio.get_running_loop().run_in_executor(pool, partial(context.run, call))
+
+
+async def _awaited(awaitable: Awaitable[Any], seconds: float | None) -> Outcome:
+    """What comes of it within that time. A thread could not be interrupted; what is awaited can."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            try:
+                return Returned(await awaitable)
+            except Exception as error:
+                return Raised(error)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return Raised(TimeoutError(f"not finished within {seconds:g} s"))
 
 
 async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:

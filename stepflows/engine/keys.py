@@ -6,9 +6,9 @@ import hashlib
 import re
 from typing import Any
 
-from stepflows.errors import InvalidOption, InvalidStepKey
+from stepflows.errors import InvalidOption, InvalidStepKey, InvalidUse
 
-__all__ = ["MAX_LENGTH", "check_key", "check_label", "check_name", "token"]
+__all__ = ["MAX_LENGTH", "check_key", "check_label", "check_name", "check_version", "token"]
 
 MAX_LENGTH = 200
 
@@ -26,12 +26,20 @@ def check_label(label: Any, where: str) -> str:
     return _check(label, "label", where)
 
 
-def check_name(name: Any) -> str:
+def check_name(name: Any, where: str = "workflow") -> str:
     """Return the name of a workflow or a namespace, or raise :exc:`~stepflows.errors.InvalidOption`."""
     try:
-        return _check(name, "name", "workflow")
+        return _check(name, "name", where)
     except InvalidStepKey as error:
         raise InvalidOption(str(error)) from None
+
+
+def check_version(version: Any, where: str) -> None:
+    """Raise :exc:`~stepflows.errors.InvalidUse` unless this can be a version: a whole number or a usable text."""
+    if isinstance(version, bool) or not isinstance(version, int | str):
+        raise InvalidUse(f"{where}: version is {version!r}; give a str or an int.")
+    if isinstance(version, str) and _FORBIDDEN.search(version):
+        raise InvalidOption(f"{where}: version {version!r} contains a control character or a lone surrogate.")
 
 
 def token(*parts: str) -> str:
@@ -43,7 +51,7 @@ def token(*parts: str) -> str:
 def _check(text: Any, noun: str, where: str) -> str:
     if isinstance(text, str) and 0 < len(text) <= MAX_LENGTH and text == text.strip() and not _FORBIDDEN.search(text):
         return text
-    raise InvalidStepKey(f"{where}: the {noun} {_shown(text)} {_problem(text)}")
+    raise InvalidStepKey(f"{where}: the {noun} {_shown(text)} {_problem(text, noun)}")
 
 
 def _shown(text: Any) -> str:
@@ -51,11 +59,14 @@ def _shown(text: Any) -> str:
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
-def _problem(text: Any) -> str:
+_EXAMPLES = {"key": "'user:1'", "label": "'fetch user'", "name": "'checkout'"}
+
+
+def _problem(text: Any, noun: str) -> str:
     if not isinstance(text, str):
-        return f"is of type {type(text).__name__}; it must be a str, such as f'user:{{user_id}}'."
+        return f"is of type {type(text).__name__}; it must be a str, such as {_EXAMPLES[noun]}."
     if not text:
-        return "is empty; name the thing that the step is about, such as 'user:1'."
+        return f"is empty; give one, such as {_EXAMPLES[noun]}."
     if len(text) > MAX_LENGTH:
         return f"has {len(text)} characters; at most {MAX_LENGTH} are allowed. Use an identifier or a hash of the rest."
     if _FORBIDDEN.search(text):

@@ -95,6 +95,11 @@ def step(run: RunContext, request: Request, work: Work) -> Plan:
     return (yield from _settle(run, request, work, found))
 
 
+def _each_uncached(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | None) -> Plan:
+    gathering: Gathering = yield Together([_uncached(run, request, work) for request, work in steps], limit)
+    return gathering.failed or Ok([result.unwrap() for result in gathering.complete()])
+
+
 def computed(value: Any) -> Plan:
     """Nothing is left to do."""
     yield from ()
@@ -103,7 +108,11 @@ def computed(value: Any) -> Plan:
 
 def each(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | None) -> Plan:
     """A step per item: all looked up together, only the missing ones executed, each stored when it is done."""
-    by_key = {str(request.key): (request, work) for request, work in steps}
+    if not run.caching:
+        return (yield from _each_uncached(run, steps, limit))
+    # Of items with one key the first is the one that runs, as it would be one after the other.
+    by_key = {str(request.key): (request, work) for request, work in reversed(steps)}
+    by_key = dict(reversed(by_key.items()))
     found = yield from _look_up(run, [request for request, _ in by_key.values()])
     results: dict[str, Result[Any]] = {}
     for key, lookup in found.items():
@@ -114,8 +123,7 @@ def each(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | No
             results[key] = _replayed(run, request, lookup)
             if isinstance(lookup, Err):
                 return results[key]
-    settle = _settle if run.caching else _uncached
-    plans = {key: settle(run, *by_key[key], found[key]) for key in by_key if key not in results}
+    plans = {key: _settle(run, *by_key[key], found[key]) for key in by_key if key not in results}
     gathering: Gathering = yield Together(list(plans.values()), limit)
     if gathering.failed:
         return gathering.failed
@@ -151,7 +159,7 @@ def gather(functions: Mapping[str, Callable[[], Any]], collect: Callable[[list[A
 
 def _look_up(run: RunContext, requests: Sequence[Request]) -> Generator[Operation, Any, dict[str, Found]]:
     found: dict[str, Found] = {str(request.key): MISSING for request in requests}
-    ask = [str(request.key) for request in requests if run.caching and not request.refresh]
+    ask = [str(request.key) for request in requests if not request.refresh]
     found.update({key: run.kept[key] for key in ask if key in run.kept})
     ask = [key for key in ask if key not in run.kept]
     if ask:
@@ -202,7 +210,7 @@ def _cache_down(run: RunContext, request: Request, work: Work, error: CacheUnava
     return Err(error, error.__cause__, FailedStep(request.label, request.key))
 
 
-def _uncached(run: RunContext, request: Request, work: Work, found: Found = MISSING) -> Plan:
+def _uncached(run: RunContext, request: Request, work: Work) -> Plan:
     result, _ = yield from _execute(run, request, work)
     return result
 

@@ -88,6 +88,9 @@ class Retry:
             raise InvalidOption(f"Retry: attempts is {self.attempts}; the first one counts, so it must be 1 or more.")
         if not callable(self.wait):
             seconds(self.wait, "Retry", "wait")
+        classes = self.on if isinstance(self.on, tuple) else ()
+        if not (self.on is None or callable(self.on) or (classes and all(isinstance(each, type) for each in classes))):
+            raise InvalidUse(f"Retry: on is {self.on!r}; give exception classes or a function of the error.")
 
     def wants(self, failure: Err, attempt: int) -> bool:
         """Whether to try again after this failure of this attempt (counting from 1)."""
