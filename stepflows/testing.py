@@ -106,6 +106,17 @@ class CacheConformance:
             assert cache.store("user:1", Ok(value)) == Ok(value)
             assert cache.load("user:1") == Ok(value)
 
+    def test_it_works_on_one_event_loop_after_another(self) -> None:
+        """As under WSGI, where each async view has a loop of its own; and from sync code in between."""
+        given = self.make_cache()
+        for number in range(3):
+            Voice(given).store(f"sync:{number}", Ok(number))
+            with asyncio.Runner() as runner:
+                voice = Voice(given, runner.run)
+                voice.store(f"async:{number}", Ok(number))
+                assert voice.load(f"async:{number}") == Ok(number)
+        Voice(given).finish(self.dispose(given))
+
     def test_falsy_values_are_values(self) -> None:
         """None, False, 0 and what is empty are stored like any other value."""
         for cache in self.voices():

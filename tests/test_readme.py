@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stepflows import Err, Ok, Retry, StepCache, conf, create_workflow
-from stepflows.caches import portal
 from stepflows.conf import Settings
 from stepflows.engine.steps import StepOptions
 from stepflows.options import WorkflowOptions
+from stepflows.testing import CacheConformance
 from tests.calls import Calls
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -106,32 +106,28 @@ def test_the_settings_are_all_there_with_their_defaults(settings):
     assert set(names["STEPFLOWS"]) == set(Settings.__dataclass_fields__)
 
 
-def test_the_cache_of_ones_own_works_in_sync_bodies(valkey):
-    """Its one client serves run after run."""
-    mine = run_block("class RedisMap")["RedisMap"](valkey.url)
-    flow = create_workflow("shop", cache=mine)
-    for _ in range(3):
-        assert flow.run(lambda step, deps: step("a", lambda: {1: (2, 3)}, key="user:1")) == Ok({1: (2, 3)})
+class TestRedisMap(CacheConformance):
+    """The cache of one's own passes the suite that it is told to pass, on one loop after another."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, valkey):
+        self.valkey = valkey
+
+    def make_cache(self) -> Any:
+        self.valkey.flush()
+        return run_block("class RedisMap")["RedisMap"](self.valkey.url)
+
+
+def test_the_cache_of_ones_own_works_in_workflows(valkey):
+    """In sync bodies and async ones, one run after another."""
+    flow = create_workflow("shop", cache=run_block("class RedisMap")["RedisMap"](valkey.url))
+    work = Calls(Err("NO"))
+
+    async def body(step, deps):
+        return await step("a", work, key="user:1")
+
+    for _ in range(2):
+        assert flow.run(lambda step, deps: step("a", work, key="user:1")) == Err("NO")
+        assert asyncio.run(flow.arun(body)) == Err("NO")
+    assert work.count == 1
     assert valkey.client.keys() == [b"user:1"]
-    portal.run(mine.redis.aclose)
-
-
-def test_the_cache_of_ones_own_works_in_async_bodies(valkey):
-    """And has and delete do what they say."""
-
-    async def main():
-        mine = run_block("class RedisMap")["RedisMap"](valkey.url)
-        flow = create_workflow("shop", cache=mine)
-        work = Calls(Err("NO"))
-
-        async def body(step, deps):
-            return await step("a", work, key="a")
-
-        assert [await flow.arun(body) for _ in range(3)] == [Err("NO")] * 3
-        assert work.count == 1
-        assert await mine.has("a")
-        assert await mine.delete("a")
-        assert not await mine.has("a")
-        await mine.redis.aclose()
-
-    asyncio.run(main())

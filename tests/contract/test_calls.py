@@ -351,3 +351,85 @@ def test_nested_workflows_keep_to_themselves(voice: Voice):
     assert voice.run(flow, body) == Ok(5)
     assert work.count == 1
     assert inner.cache == {"k": Ok(5)}
+
+
+def test_an_async_body_that_forgot_to_await_is_refused():
+    """What it returned would be a step that never ran."""
+
+    async def body(step, deps):
+        return step("fetch", lambda: 1)
+
+    with pytest.raises(InvalidUse, match=r"'shop'.*await step"):
+        asyncio.run(create_workflow("shop").arun(body))
+
+
+@pytest.mark.parametrize("body", [5, None, "body"])
+def test_a_body_must_be_callable(voice: Voice, body: Any):
+    """And the error says what it was."""
+    flow = create_workflow("shop")
+    with pytest.raises(InvalidUse, match=r"'shop'.*must be a function"):
+        asyncio.run(flow.arun(body)) if voice.is_async else flow.run(body)
+    with pytest.raises(InvalidUse, match="must be a function"):
+        workflow("shop")(body)
+
+
+def test_a_generator_is_no_body():
+    """Calling it would run nothing."""
+
+    def body(step, deps):
+        yield step("a", lambda: 1)
+
+    async def abody(step, deps):
+        yield await step("a", lambda: 1)
+
+    flow = create_workflow("shop")
+    with pytest.raises(InvalidUse, match="generator"):
+        flow.run(body)
+    with pytest.raises(InvalidUse, match="generator"):
+        asyncio.run(flow.arun(abody))
+
+
+def test_two_workflows_of_one_name_and_one_function_name_are_an_error(names):
+    """As after copy and paste."""
+
+    @workflow("shop")
+    def shop(step, deps): ...
+
+    with pytest.raises(DuplicateWorkflow):
+
+        @workflow("shop")
+        def shop(step, deps): ...
+
+
+@pytest.mark.parametrize("arguments", [{"args": {"order_id": 1}}, {"args": "7"}, {"kwargs": [1]}])
+def test_apply_async_takes_a_list_and_a_dict(names, arguments: Any):
+    """Anything else would arrive as something else."""
+
+    @workflow("shop")
+    def shop(step, deps, order_id=None): ...
+
+    with pytest.raises(InvalidUse, match="list or tuple"):
+        shop.apply_async(**arguments)
+
+
+def test_an_unknown_alias_is_named_with_the_workflow_before_anything_runs(voice: Voice):
+    """Where it is used, because settings may come later."""
+    flow = create_workflow("shop", cache="nowhere")
+    work = Calls(1)
+
+    def body(step, deps):
+        yield step("a", work)
+
+    with pytest.raises(InvalidUse, match=r"Workflow 'shop': There is no cache alias 'nowhere'"):
+        voice.run(flow, body)
+    assert work.count == 0
+    with pytest.raises(InvalidUse, match="alias is empty"):
+        create_workflow("shop", cache="")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_adelay_is_delay_for_async_code():
+    """It writes the row in a thread."""
+    flow = registry.get("flows.order")
+    run = await flow.adelay(order_id=1)
+    assert (run.workflow, run.kwargs) == ("flows.order", {"order_id": 1})

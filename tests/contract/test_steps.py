@@ -447,6 +447,22 @@ def test_an_item_that_comes_twice_runs_once(voice: Voice, cache: Any):
     assert work.count == 2
 
 
+def test_of_items_with_one_key_the_first_one_runs(voice: Voice, cache: Any):
+    """As it would be if they came one after the other."""
+    body = stepping("double", [1, 2, 11], lambda item: 2 * item, key=lambda item: f"n:{item % 10}", method="map")
+    assert voice.run(create_workflow("shop", cache=cache), body) == Ok([2, 4, 2])
+
+
+def test_without_a_cache_every_item_runs(voice: Voice):
+    """Keys are ignored, equal ones too; a failure is that of its item."""
+    work = Calls(lambda item: 2 * item)
+    flow = create_workflow("shop")
+    assert voice.run(flow, stepping("double", [1, 1], work, key=str, method="map")) == Ok([2, 2])
+    assert work.count == 2
+    result = voice.run(flow, stepping("double", [1, "x"], lambda item: item / 1, key=str, method="map", limit=1))
+    assert (type(result.error), result.step.key) == (TypeError, "x")
+
+
 def test_a_stored_error_of_an_item_fails_the_map_before_anything_runs(voice: Voice, cache: Any):
     """What has not started, does not."""
     flow = create_workflow("shop", cache=cache)
@@ -633,7 +649,10 @@ def test_retry_waits_as_tenacity_says(voice: Voice):
     assert 0 < Retry().pause(1) <= 0.3
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 1.5}, {"attempts": True}, {"attempts": 0}, {"wait": -1}, {"wait": "x"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attempts": 1.5}, {"attempts": True}, {"attempts": 0}, {"wait": -1}, {"wait": "x"}, {"on": "x"}, {"on": ("x",)}],
+)
 def test_a_wrong_retry_is_refused(wrong: Any):
     """When it is made."""
     with pytest.raises(InvalidUse, match="Retry"):
@@ -652,6 +671,42 @@ def test_timeout_ends_an_attempt_in_async_bodies():
     result = asyncio.run(create_workflow("shop", cache={}).arun(body))
     assert isinstance(result.error, TimeoutError)
     assert result.step.key == "a"
+
+
+def test_timeout_says_what_was_not_finished():
+    """In seconds."""
+
+    async def body(step, deps):
+        return await step("slow", asyncio.Event().wait, timeout=0.01)
+
+    assert "0.01 s" in str(asyncio.run(create_workflow("shop").arun(body)).error)
+
+
+def test_timeout_never_throws_the_value_of_a_sync_function_away():
+    """A thread cannot be interrupted, and what it has done is done."""
+
+    async def body(step, deps):
+        return await step("charge", lambda: time.sleep(0.05) or "receipt", key="a", timeout=0.001)
+
+    flow = create_workflow("shop", cache={})
+    assert asyncio.run(flow.arun(body)) == Ok("receipt")
+    assert flow.cache == {"a": Ok("receipt")}
+
+
+def test_a_cancellation_from_outside_is_no_timeout():
+    """It leaves the run as what it is."""
+
+    async def main():
+        run = asyncio.ensure_future(
+            create_workflow("shop").arun(async_body(stepping("a", asyncio.Event().wait, timeout=60)))
+        )
+        for _ in range(5):
+            await asyncio.sleep(0)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(main())
 
 
 def test_timeout_leaves_other_errors_alone():
