@@ -29,6 +29,6 @@ class StepflowsConfig(AppConfig):
         # Models cannot be imported before; and whoever sends a run has to know the task.
         registry.dispatcher = import_string("stepflows.dispatch.enqueue")
         import_module("stepflows.tasks")
-        if find_spec("opentelemetry"):
-            registry.listeners = [import_string("stepflows.otel.listen")]
+        if find_spec("opentelemetry") and find_spec("opentelemetry.trace"):
+            registry.tracer = import_string("stepflows.otel.tracer")
         autodiscover_modules("workflows")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from celery import exceptions as celery_exceptions
 
 from stepflows import signals
@@ -15,9 +15,10 @@ from stepflows.caches import StepCache, resolve
 from stepflows.database import DjangoThreads
 from stepflows.engine import plan
 from stepflows.engine.context import RunContext
-from stepflows.engine.drivers import AsyncDriver, Driver, Listener, discard, is_async
+from stepflows.engine.drivers import AsyncDriver, Driver, Listener, is_async
 from stepflows.engine.keys import check_name
-from stepflows.engine.policy import UNSET, Unset, never_cache
+from stepflows.engine.loops import discard, wait_for
+from stepflows.engine.policy import UNSET, Unset, add_interrupts
 from stepflows.engine.steps import AsyncStep, Step
 from stepflows.errors import InvalidUse
 from stepflows.options import Options, WorkflowOptions
@@ -32,7 +33,7 @@ __all__ = ["RegisteredWorkflow", "Workflow", "create_workflow", "workflow"]
 P = ParamSpec("P")
 
 # They end the task and say nothing about the step: the next worker has to run it again.
-never_cache(
+add_interrupts(
     celery_exceptions.SoftTimeLimitExceeded,
     celery_exceptions.TimeLimitExceeded,
     celery_exceptions.Terminated,
@@ -51,6 +52,9 @@ class Dependencies:
         self._mapping = mapping
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_mapping":
+            # A copy that is being made does not have it yet.
+            raise AttributeError(name)
         try:
             return self._mapping[name]
         except KeyError:
@@ -136,11 +140,14 @@ class _Workflow:
         driver = AsyncDriver(self._cache, alisteners, DjangoThreads())
         if is_async(body):
             call = partial(self._acall, body, AsyncStep(run, driver), args, kwargs)
-        else:
-            # In its thread the body is an ordinary sync one, with listeners called there.
-            sync = Driver(self._cache, self._listeners(signals.send, listeners), DjangoThreads())
-            call = partial(self._call, body, Step(run, sync), args, kwargs)
-        return await driver.drive(plan.workflow(run, call))
+            return await driver.drive(plan.workflow(run, call))
+        # In its thread the body is an ordinary sync one, with listeners called there.
+        sync = Driver(self._cache, self._listeners(signals.send, listeners), DjangoThreads())
+        try:
+            return await driver.drive(plan.workflow(run, partial(self._call, body, Step(run, sync), args, kwargs)))
+        finally:
+            # Nobody waits for a thread that is still at it after a cancellation.
+            sync.stopped = True
 
     def _call(self, body: Callable[..., Any], step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
@@ -188,7 +195,7 @@ class _Workflow:
         )
 
     def _listeners(self, send: Callable[..., Any], others: Sequence[Listener]) -> list[Listener]:
-        listeners = [*registry.listeners, *others]
+        listeners = [*filter(None, [registry.tracer()]), *others]
         if self._options.on_event is not None:
             listeners.append(self._options.on_event)
         if signals.step_event.has_listeners(Workflow):
@@ -243,7 +250,7 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
         super().__init__(name, deps, options)
         self.body = body
         self.module = body.__module__
-        self.qualname = body.__qualname__
+        self.qualname = getattr(body, "__qualname__", type(body).__qualname__)
         self.__doc__ = body.__doc__
         self._original = original
 
@@ -269,7 +276,7 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
     ) -> Result[Any]:
         """Run in this thread, whichever kind of body it is; for whoever keeps a record of the run."""
         if is_async(self.body):
-            return async_to_sync(self._arun)(self.body, args, kwargs, run_id=run_id, listeners=listeners)
+            return wait_for(self._arun(self.body, args, kwargs, run_id=run_id, listeners=listeners))  # type: ignore[no-any-return]
         return self._run(self.body, args, kwargs, run_id=run_id, listeners=listeners)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:

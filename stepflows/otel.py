@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from opentelemetry import context, trace
 
+from stepflows.engine.drivers import Listener
 from stepflows.engine.events import Event
 
-__all__ = ["listen"]
+__all__ = ["listen", "tracer"]
 
 _ENDS = ("workflow_success", "workflow_error", "step_success", "step_error")
 
@@ -42,6 +43,11 @@ def listen(event: Event) -> None:
         _end(event)
     else:
         trace.get_current_span().add_event(event.type, _attributes(event))
+
+
+def tracer() -> Listener | None:
+    """The listener, if the project sends spans anywhere at all."""
+    return None if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else listen
 
 
 def _is_open(event: Event) -> bool:

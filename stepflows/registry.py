@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stepflows.engine.drivers import Listener
@@ -30,8 +30,8 @@ class Registry:
         self._workflows: dict[str, RegisteredWorkflow[...]] = {}
         #: Set by the app once models can be used, so that a workflow can be defined before.
         self.dispatcher: Dispatcher | None = None
-        #: Told of every event of every run of this process, in the context of the run itself.
-        self.listeners: list[Listener] = []
+        #: Asked at each run for the listener that traces it, which is told in the context of the run itself.
+        self.tracer: Callable[[], Listener | None] = lambda: None
 
     def add(self, workflow: RegisteredWorkflow[...]) -> None:
         """Raises :exc:`~stepflows.errors.DuplicateWorkflow`. The same lines, loaded again, replace their own."""

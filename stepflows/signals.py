@@ -9,6 +9,7 @@ from django.dispatch import Signal
 
 from stepflows.engine.context import logger
 from stepflows.engine.events import Event
+from stepflows.engine.policy import is_interrupt
 
 __all__ = ["asend", "send", "step_event"]
 
@@ -29,4 +30,6 @@ async def asend(sender: type, event: Event) -> None:
 def _report(answers: Iterable[tuple[Any, Any]], event: Event) -> None:
     for receiver, answer in answers:
         if isinstance(answer, Exception):
+            if is_interrupt(answer):
+                raise answer
             logger.error("The receiver %r failed on %s", receiver, event.type, exc_info=answer)

@@ -28,6 +28,7 @@ def spans(monkeypatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     monkeypatch.setattr(otel, "_tracer", provider.get_tracer("stepflows"))
     yield exporter.get_finished_spans
     provider.shutdown()
@@ -55,6 +56,11 @@ def test_runs_and_steps_are_spans_within_each_other(voice: Voice, spans):
     assert step.attributes["stepflows.cached"] is False
     assert step.attributes["stepflows.run_id"] == run.attributes["stepflows.run_id"]
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_without_a_provider_nobody_listens():
+    """The API alone is in many an environment, and must not make hits slower."""
+    assert otel.tracer() is None
 
 
 def test_a_hit_is_a_span_that_says_so(voice: Voice, spans):

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from asgiref.sync import SyncToAsync, async_to_sync
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, async_to_sync
 
-from stepflows.engine.loops import running_loop
+from stepflows.engine.loops import is_on_a_loop, running_loop
 
 __all__ = ["run"]
 
@@ -51,15 +51,22 @@ def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
     It runs on the loop of the workflow's own ``arun``, if this thread works for one, or else on the process's portal.
     """
     loop = running_loop.get()
-    if loop is None or not loop.is_running() or _is_on_a_loop():
-        return _wait(call(), _portal.loop())
+    if loop is None or not loop.is_running() or is_on_a_loop():
+        return _wait(_apart(call), _portal.loop())
     if getattr(SyncToAsync.threadlocal, "main_event_loop", None) is loop:
         # Lets this thread serve the coroutine's own sync_to_async meanwhile; only to wait would be a deadlock.
         return async_to_sync(_begun)(call)
-    return _wait(call(), loop)
+    return _wait(_apart(call), loop)
 
 
 async def _begun(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return await call()
+
+
+async def _apart(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Its own sync_to_async gets a thread of its own: the usual one may be waiting for this very coroutine."""
+    AsyncToSync.executors.current = None
+    SyncToAsync.thread_sensitive_context.set(ThreadSensitiveContext())
     return await call()
 
 
@@ -71,11 +78,3 @@ def _wait(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) ->
         # A time limit or Ctrl-C that strikes this thread ends the work over there as well.
         future.cancel()
         raise
-
-
-def _is_on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

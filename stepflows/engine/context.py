@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from stepflows.engine.events import Event
 from stepflows.engine.keys import token
-from stepflows.engine.operations import Emit, Outcome, Raised
+from stepflows.engine.operations import Emit, Outcome, Raised, Returned
 from stepflows.engine.policy import Policy, is_failure
 from stepflows.errors import StepFailed, StepKeyConflict
 from stepflows.results import Err, FailedStep, Ok, Result
@@ -70,13 +71,14 @@ class RunContext:
             return StepFailed(failure.error, failure.cause, step)
         self._failures[id(failure.error)] = Err(failure.error, failure.cause, step)
         # A replayed exception object may be raised many times; its traceback would grow each time.
-        return failure.error.with_traceback(None) if step.replayed else failure.error
+        return BaseException.with_traceback(failure.error, None) if step.replayed else failure.error
 
     def conclude(self, outcome: Outcome) -> Result[Any]:
         """What the body's outcome makes of the run."""
         result = judge(outcome)
-        if isinstance(result, Ok) or not isinstance(outcome, Raised):
-            return result
+        if isinstance(outcome, Returned):
+            # A failed run that the body hands on keeps the step that failed.
+            return replace(outcome.value, stamp=None) if isinstance(outcome.value, Err) else result
         if isinstance(outcome.error, StepFailed):
             return Err(outcome.error.error, outcome.error.cause, outcome.error.step)
         return self._failure(outcome.error) or result

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import queue
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from stepflows.engine.cache import Cache
 from stepflows.engine.context import logger
 from stepflows.engine.events import Event
-from stepflows.engine.loops import running_loop
+from stepflows.engine.loops import discard, is_on_a_loop, running_loop, wait_for
 from stepflows.engine.operations import (
     Call,
     Emit,
@@ -37,12 +36,15 @@ from stepflows.engine.operations import (
     Store,
     Together,
 )
+from stepflows.engine.policy import is_interrupt
 from stepflows.errors import InvalidUse
 from stepflows.results import Result
 
-__all__ = ["AsyncDriver", "Driver", "Listener", "Threads", "current_step", "discard", "is_async"]
+__all__ = ["AsyncDriver", "Driver", "Listener", "Threads", "current_step", "is_async"]
 
 Listener = Callable[[Event], Any]
+#: The position of a plan, the plan, and the context to drive it in.
+Job = tuple[int, Plan, Context | None]
 
 _current: ContextVar[StepInfo | None] = ContextVar("stepflows_current_step", default=None)
 
@@ -78,14 +80,6 @@ def is_async(function: Callable[..., Any]) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def discard(awaitable: Any) -> None:
-    """Close a coroutine, or cancel a future, that nobody will wait for. What has ended is left as it is."""
-    if isinstance(awaitable, Coroutine):
-        awaitable.close()
-    elif isinstance(awaitable, asyncio.Future):
-        awaitable.cancel()
-
-
 def attempt(function: Callable[[], Any]) -> Outcome:
     """Call it. Exceptions are answers: a StopIteration would not survive a generator, nor a thread's future."""
     try:
@@ -103,10 +97,6 @@ def _current_step(info: StepInfo | None) -> Iterator[None]:
         _current.reset(token)
 
 
-async def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
 def _width(operation: Together, most: int) -> int:
     return min(operation.limit or most, most, len(operation.plans))
 
@@ -118,6 +108,8 @@ class Driver:
         self.cache = cache
         self.listeners = listeners
         self.threads = threads or Threads()
+        #: Set from elsewhere when nobody waits for the run any more: it ends at its next operation.
+        self.stopped = False
         self._perform: dict[type, Callable[[Any], Any]] = {
             Call: self._call,
             Together: self._together,
@@ -136,6 +128,8 @@ class Driver:
             operation = next(plan)
             while True:
                 try:
+                    if self.stopped and not isinstance(operation, Emit):
+                        raise asyncio.CancelledError  # noqa: TRY301 - as if the operation had been cancelled
                     answer = perform[type(operation)](operation)
                 except BaseException as error:
                     operation = plan.throw(error)
@@ -149,60 +143,60 @@ class Driver:
         with _current_step(operation.step):
             outcome = attempt(operation.function)
             if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
-                awaitable = outcome.value
-                outcome = attempt(partial(async_to_sync(_wait_for), awaitable))
-                if isinstance(outcome, Raised):
-                    discard(awaitable)
+                return self._awaited(outcome.value)
         return outcome
+
+    def _awaited(self, awaitable: Awaitable[Any]) -> Outcome:
+        if is_on_a_loop():
+            discard(awaitable)
+            return Raised(InvalidUse("run() cannot wait for an async function on an event loop's thread. Use arun."))
+        return attempt(partial(wait_for, awaitable))
 
     def _emit(self, operation: Emit) -> None:
         for listener in self.listeners:
             try:
                 answer = listener(operation.event)
                 if inspect.isawaitable(answer):
-                    async_to_sync(_wait_for)(answer)
-            except Exception:
-                logger.exception("The listener %r failed on %s", listener, operation.event.type)
+                    wait_for(answer)
+            except Exception as error:
+                _report(listener, operation.event, error)
 
     def _together(self, operation: Together) -> Gathering:
         gathering = Gathering(len(operation.plans))
         width = _width(operation, self.threads.max_workers())
         if width <= 1 or self.threads.pinned():
-            self._one_after_another(operation.plans, gathering)
+            self._work(((index, plan, None) for index, plan in enumerate(operation.plans)), gathering)
         else:
             self._in_threads(operation.plans, gathering, width)
         return gathering
 
-    def _one_after_another(self, plans: Sequence[Plan], gathering: Gathering) -> None:
-        for index, plan in enumerate(plans):
-            if not gathering.open:
-                return
-            gathering.take(index, self.drive(plan))
-
     def _in_threads(self, plans: Sequence[Plan], gathering: Gathering, width: int) -> None:
-        jobs: queue.SimpleQueue[tuple[int, Plan, Context]] = queue.SimpleQueue()
-        for index, plan in enumerate(plans):
-            jobs.put((index, plan, copy_context()))
+        if is_on_a_loop():
+            # This call blocks the loop, so the threads must not wait for it.
+            running_loop.set(None)
+        # Threads may share the iterator of a list: taking from it is one step.
+        jobs = iter([(index, plan, copy_context()) for index, plan in enumerate(plans)])
         with ThreadPoolExecutor(width, thread_name_prefix="stepflows") as pool:
-            workers = [pool.submit(self._work, jobs, gathering) for _ in range(width)]
             try:
-                for worker in workers:
+                for worker in [pool.submit(self._work_in_thread, jobs, gathering) for _ in range(width)]:
                     worker.result()
             finally:
-                gathering.close()
+                gathering.open = False
 
-    def _work(self, jobs: queue.SimpleQueue[tuple[int, Plan, Context]], gathering: Gathering) -> None:
+    def _work_in_thread(self, jobs: Iterator[Job], gathering: Gathering) -> None:
         try:
-            while gathering.open:
-                index, plan, context = jobs.get_nowait()
-                gathering.take(index, context.run(self.drive, plan))
-        except queue.Empty:
-            return
+            self._work(jobs, gathering)
         except BaseException:
-            gathering.close()
+            gathering.open = False
             raise
         finally:
             self.threads.finished()
+
+    def _work(self, jobs: Iterator[Job], gathering: Gathering) -> None:
+        for index, plan, context in jobs:
+            if not gathering.open:
+                return
+            gathering.take(index, context.run(self.drive, plan) if context else self.drive(plan))
 
 
 class Hop(Protocol):
@@ -265,7 +259,7 @@ class AsyncDriver:
                 running_loop.set(asyncio.get_running_loop())
                 outcome = await self._hop(operation.function)
             if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
-                return await _awaited(outcome.value, operation.timeout)
+                return await _awaited(outcome.value, operation)
             return outcome
 
     async def _emit(self, operation: Emit) -> None:
@@ -274,18 +268,18 @@ class AsyncDriver:
                 answer = listener(operation.event)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception:
-                logger.exception("The listener %r failed on %s", listener, operation.event.type)
+            except Exception as error:
+                _report(listener, operation.event, error)
 
     async def _together(self, operation: Together) -> Gathering:
         gathering = Gathering(len(operation.plans))
         width = _width(operation, len(operation.plans))
         jobs = iter(enumerate(operation.plans))
-        if width <= 1 or await sync_to_async(self.threads.pinned, thread_sensitive=True)():
+        if width <= 1:
             await self._work(self, jobs, gathering)
             return gathering
         pool = ThreadPoolExecutor(min(width, self.threads.max_workers()), thread_name_prefix="stepflows")
-        driver = AsyncDriver(self.cache, self.listeners, self.threads, partial(self._hop_to, pool))
+        driver = AsyncDriver(self.cache, self.listeners, self.threads, _Pool(pool, self.threads, self._hop))
         workers = [asyncio.ensure_future(self._work(driver, jobs, gathering)) for _ in range(width)]
         try:
             await asyncio.gather(*workers)
@@ -304,20 +298,34 @@ class AsyncDriver:
                 return
             gathering.take(index, await driver.drive(plan))
 
-    async def _hop_to(self, pool: Executor, function: Callable[[], Any]) -> Outcome:
-        def call() -> Outcome:
-            try:
-                return attempt(function)
-            finally:
-                self.threads.finished()
 
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(pool, partial(context.run, call))
+class _Pool:
+    """Has functions called in threads of a pool, or all in the usual one if they must not leave it."""
+
+    def __init__(self, executor: Executor, threads: Threads, usual: Hop) -> None:
+        self._executor = executor
+        self._threads = threads
+        self._usual = usual
+        self._pinned: asyncio.Future[Outcome] | None = None
+
+    async def __call__(self, function: Callable[[], Any], /) -> Outcome:
+        if self._pinned is None:
+            self._pinned = asyncio.ensure_future(self._usual(self._threads.pinned))
+        if await self._pinned == Returned(True):
+            return await self._usual(function)
+        call = partial(copy_context().run, self._call, function)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def _call(self, function: Callable[[], Any]) -> Outcome:
+        try:
+            return attempt(function)
+        finally:
+            self._threads.finished()
 
 
-async def _awaited(awaitable: Awaitable[Any], seconds: float | None) -> Outcome:
-    """What comes of it within that time. A thread could not be interrupted; what is awaited can."""
-    limit = asyncio.timeout(seconds)
+async def _awaited(awaitable: Awaitable[Any], operation: Call) -> Outcome:
+    """What comes of it within the time given. A thread could not be interrupted; what is awaited can."""
+    limit = asyncio.timeout(operation.timeout)
     try:
         async with limit:
             try:
@@ -327,7 +335,14 @@ async def _awaited(awaitable: Awaitable[Any], seconds: float | None) -> Outcome:
     except TimeoutError:
         if not limit.expired():
             raise
-        return Raised(TimeoutError(f"not finished within {seconds:g} s"))
+        label = operation.step and operation.step.label
+        return Raised(TimeoutError(f"step {label!r} was not finished within {operation.timeout:g} s"))
+
+
+def _report(listener: Listener, event: Event, error: Exception) -> None:
+    if is_interrupt(error):
+        raise error
+    logger.error("The listener %r failed on %s", listener, event.type, exc_info=error)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:

@@ -50,7 +50,8 @@ def token(*parts: str) -> str:
 
 def _check(text: Any, noun: str, where: str) -> str:
     if isinstance(text, str) and 0 < len(text) <= MAX_LENGTH and text == text.strip() and not _FORBIDDEN.search(text):
-        return text
+        # A member of a StrEnum would be another key once it is formatted.
+        return text if type(text) is str else str.__str__(text)
     raise InvalidStepKey(f"{where}: the {noun} {_shown(text)} {_problem(text, noun)}")
 
 

@@ -1,12 +1,54 @@
-"""The event loop that the current code belongs to, also where it runs in a thread of that loop."""
+"""The event loop that code belongs to, also where it runs in a thread, and waiting for a coroutine from a thread."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["running_loop"]
+from asgiref.sync import async_to_sync
+
+__all__ = ["discard", "is_on_a_loop", "running_loop", "wait_for"]
 
 #: Set by the asynchronous driver before it hands work to a thread.
 running_loop: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar("stepflows_running_loop", default=None)
+
+
+def is_on_a_loop() -> bool:
+    """Whether this thread is running an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def discard(awaitable: Any) -> None:
+    """Close a coroutine, or cancel a future, that nobody will wait for. What has ended is left as it is."""
+    if isinstance(awaitable, Coroutine):
+        awaitable.close()
+    elif isinstance(awaitable, asyncio.Future):
+        awaitable.cancel()
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """Wait in this thread. A time limit or Ctrl-C that strikes it ends the work on the loop as well."""
+    begun: list[asyncio.Task[Any]] = []
+
+    async def begin() -> Any:
+        task = asyncio.current_task()
+        if task is not None:
+            begun.append(task)
+        return await awaitable
+
+    try:
+        return async_to_sync(begin)()
+    except BaseException:
+        for task in begun:
+            with suppress(RuntimeError):  # its loop is closed, so it has ended
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        if not begun:
+            discard(awaitable)
+        raise

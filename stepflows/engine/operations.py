@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from stepflows.engine.events import Event
 from stepflows.results import Err, Result
@@ -122,9 +122,6 @@ class Gathering:
             self.failed = self.failed or result
             self.open = False
 
-    def close(self) -> None:
-        self.open = False
-
     def complete(self) -> list[Result[Any]]:
         """The results, once all plans have been driven to their end."""
-        return [result for result in self.results if result is not None]
+        return cast("list[Result[Any]]", self.results)

@@ -7,7 +7,7 @@ a clock that matters, or a thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -60,10 +60,10 @@ Work: TypeAlias = Callable[[RunContext, Request], Working]
 
 def workflow(run: RunContext, body: Callable[[], Any]) -> Plan:
     """A whole run."""
-    if run.listening:
-        yield run.event("workflow_start")
     started = time.perf_counter()
     try:
+        if run.listening:
+            yield run.event("workflow_start")
         result = run.conclude((yield Call(body)))
     except BaseException as error:
         if run.listening and not isinstance(error, GeneratorExit):
@@ -113,16 +113,17 @@ def each(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | No
     # Of items with one key the first is the one that runs, as it would be one after the other.
     by_key = {str(request.key): (request, work) for request, work in reversed(steps)}
     by_key = dict(reversed(by_key.items()))
-    found = yield from _look_up(run, [request for request, _ in by_key.values()])
-    results: dict[str, Result[Any]] = {}
+    results = {key: run.kept[key] for key, (request, _) in by_key.items() if key in run.kept and not request.refresh}
+    found = yield from _look_up(run, [request for key, (request, _) in by_key.items() if key not in results])
     for key, lookup in found.items():
         if isinstance(lookup, RESULTS):
             request = by_key[key][0]
             if run.listening:
                 yield _hit(run, request, lookup)
             results[key] = _replayed(run, request, lookup)
-            if isinstance(lookup, Err):
-                return results[key]
+    for result in results.values():
+        if isinstance(result, Err):
+            return result
     plans = {key: _settle(run, *by_key[key], found[key]) for key in by_key if key not in results}
     gathering: Gathering = yield Together(list(plans.values()), limit)
     if gathering.failed:
@@ -140,7 +141,9 @@ def single(function: Callable[[], Any]) -> Work:
     return work
 
 
-def gather(functions: Mapping[str, Callable[[], Any]], collect: Callable[[list[Any]], Any], limit: int | None) -> Work:
+def gather(
+    functions: Sequence[tuple[str, Callable[[], Any]]], collect: Callable[[list[Any]], Any], limit: int | None
+) -> Work:
     """The work of a step that has several named functions, and of what ``collect`` makes of their values."""
 
     def part(run: RunContext, request: Request, name: str, function: Callable[[], Any]) -> Plan:
@@ -148,7 +151,7 @@ def gather(functions: Mapping[str, Callable[[], Any]], collect: Callable[[list[A
         return result
 
     def work(run: RunContext, request: Request) -> Working:
-        parts = [part(run, request, name, function) for name, function in functions.items()]
+        parts = [part(run, request, name, function) for name, function in functions]
         gathering: Gathering = yield Together(parts, limit)
         if gathering.failed:
             return 1, gathering.failed
@@ -160,8 +163,6 @@ def gather(functions: Mapping[str, Callable[[], Any]], collect: Callable[[list[A
 def _look_up(run: RunContext, requests: Sequence[Request]) -> Generator[Operation, Any, dict[str, Found]]:
     found: dict[str, Found] = {str(request.key): MISSING for request in requests}
     ask = [str(request.key) for request in requests if not request.refresh]
-    found.update({key: run.kept[key] for key in ask if key in run.kept})
-    ask = [key for key in ask if key not in run.kept]
     if ask:
         try:
             found.update(zip(ask, (yield LoadMany(ask)), strict=True))
@@ -217,10 +218,10 @@ def _uncached(run: RunContext, request: Request, work: Work) -> Plan:
 
 def _execute(run: RunContext, request: Request, work: Work) -> Generator[Operation, Any, tuple[Result[Any], float]]:
     """Run the step; its result, and the seconds it took."""
-    if run.listening:
-        yield _event(run, request, "step_start")
     started = time.perf_counter()
     try:
+        if run.listening:
+            yield _event(run, request, "step_start")
         attempt, result = yield from work(run, request)
     except BaseException as error:
         # Not a failure but an end all the same, which whoever was told of the start is told of. GeneratorExit may be
@@ -257,7 +258,7 @@ def _attempts(run: RunContext, request: Request, function: Callable[[], Any], pa
 def _keep(run: RunContext, request: Request, result: Result[Any], seconds: float, *, replace: bool) -> Plan:
     """Store a result, and return the one that counts: the first stored."""
     key, policy = str(request.key), request.policy
-    if policy.ttl == 0 or (isinstance(result, Err) and not policy.keeps(result)):
+    if (policy.ttl == 0 and not replace) or (isinstance(result, Err) and not policy.keeps(result)):
         return result
     now = time.time()
     stamp = Stamp(request.label, now, seconds, run.run_id, None if policy.ttl is None else now + policy.ttl)
@@ -265,8 +266,12 @@ def _keep(run: RunContext, request: Request, result: Result[Any], seconds: float
     try:
         stored: Result[Any] = yield Store(key, ours, replace)
     except NotCacheable as error:
+        refused = error.of(_where(run, request))
         cause = result.error if isinstance(result, Err) else None
-        return Err(error.of(_where(run, request)), cause, FailedStep(request.label, key))
+        refused.__cause__ = cause if isinstance(cause, BaseException) else None
+        if run.listening:
+            yield _event(run, request, "step_cache_write_failed", ok=False, error=refused)
+        return Err(refused, cause, FailedStep(request.label, key))
     except CacheUnavailable as error:
         run.kept[key] = result
         logger.error("%s: ran, but its result could not be stored: %s", _where(run, request), error)

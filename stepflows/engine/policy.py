@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -23,9 +23,10 @@ __all__ = [
     "Retry",
     "Ttl",
     "Unset",
+    "add_interrupts",
     "error_classes",
     "is_failure",
-    "never_cache",
+    "is_interrupt",
     "retrying",
     "seconds",
 ]
@@ -53,18 +54,26 @@ _CONTROL = (
 )
 
 #: Failures of the moment: they say nothing about the step, so they are never stored.
-_never_cached: tuple[type[BaseException], ...] = (CacheUnavailable, NotCacheable)
+_PASSING = (CacheUnavailable, NotCacheable)
+
+#: What ends whatever is running from outside, such as a worker's time limit. Never stored either.
+_interrupts: tuple[type[BaseException], ...] = ()
 
 
-def never_cache(*classes: type[BaseException]) -> None:
-    """Add exception classes that are never stored, whatever ``cache_errors`` says."""
-    global _never_cached  # noqa: PLW0603 - one list per process, extended at import time
-    _never_cached = tuple(dict.fromkeys((*_never_cached, *classes)))
+def add_interrupts(*classes: type[BaseException]) -> None:
+    """Add exception classes that are never stored, and never swallowed."""
+    global _interrupts  # noqa: PLW0603 - one list per process, extended at import time
+    _interrupts = tuple(dict.fromkeys((*_interrupts, *classes)))
 
 
 def is_failure(error: BaseException) -> bool:
     """Whether an exception is a failure, and not a cancellation, an exit or a wrong use of the API."""
-    return not isinstance(error, _CONTROL)
+    return not _is_any(error, _CONTROL)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception struck from outside, whatever was running."""
+    return _is_any(error, _interrupts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Retry:
 
     attempts: int = 3
     wait: float | timedelta | wait_base = wait_exponential(multiplier=0.1, max=10) + wait_random(0, 0.1)
-    on: type[BaseException] | tuple[type[BaseException], ...] | Callable[[Any], bool] | None = None
+    on: type[BaseException] | Sequence[type[BaseException]] | Callable[[Any], bool] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
@@ -88,6 +97,8 @@ class Retry:
             raise InvalidOption(f"Retry: attempts is {self.attempts}; the first one counts, so it must be 1 or more.")
         if not callable(self.wait):
             seconds(self.wait, "Retry", "wait")
+        if isinstance(self.on, list):
+            object.__setattr__(self, "on", tuple(self.on))
         classes = self.on if isinstance(self.on, tuple) else ()
         if not (self.on is None or callable(self.on) or (classes and all(isinstance(each, type) for each in classes))):
             raise InvalidUse(f"Retry: on is {self.on!r}; give exception classes or a function of the error.")
@@ -98,9 +109,9 @@ class Retry:
             return False
         if self.on is None:
             return True
-        if isinstance(self.on, type | tuple):
-            return isinstance(failure.as_exception(), self.on)
-        return bool(self.on(failure.error))
+        if callable(self.on) and not isinstance(self.on, type):
+            return bool(self.on(failure.error))
+        return isinstance(failure.as_exception(), self.on if isinstance(self.on, type) else tuple(self.on))
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after this attempt (counting from 1)."""
@@ -167,4 +178,11 @@ class Policy:
 
 
 def _passing(error: Any) -> bool:
-    return isinstance(error, _never_cached)
+    return _is_any(error, (*_PASSING, *_interrupts))
+
+
+def _is_any(error: Any, classes: tuple[type[BaseException], ...]) -> bool:
+    """Whether it is one of these, or a group that has one in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return bool(classes) and error.subgroup(classes) is not None
+    return isinstance(error, classes)

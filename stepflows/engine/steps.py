@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from stepflows.engine import plan
 from stepflows.engine.context import RunContext
-from stepflows.engine.drivers import AsyncDriver, Driver, discard
+from stepflows.engine.drivers import AsyncDriver, Driver
 from stepflows.engine.keys import check_key, check_label
+from stepflows.engine.loops import discard
 from stepflows.engine.operations import Plan
 from stepflows.engine.policy import CacheErrors, Policy, Retry, error_classes, retrying, seconds
 from stepflows.errors import InvalidOption, InvalidUse, StepNotDeferred, hint
@@ -58,22 +59,21 @@ class _Steps:
         if not inspect.isawaitable(function):
             self._warn_not_deferred(label)
             return plan.computed(function)
-        if options.get("retry") is not None:
-            discard(function)
-            where = self._run.where(label)
-            raise InvalidUse(f"{where}: an awaitable can be awaited only once. With retry, pass a function.")
-        once = replace(request, policy=replace(request.policy, retry=None))
-        return plan.step(self._run, once, plan.single(self._deferred(label, function)))
+        return plan.step(self._run, self._once(request, options), plan.single(self._deferred(label, function)))
 
     def _all(self, label: str, functions: Any, key: Key, limit: int | None, options: StepOptions) -> Plan:
         if not isinstance(functions, Mapping):
             where, kind = self._run.where(label), type(functions).__name__
             raise InvalidUse(f"{where}: step.all takes a mapping of names to functions, not {kind}.")
         request = self._request(label, key, options)
-        parts = {str(name): self._deferred(label, function) for name, function in functions.items()}
+        if any(map(inspect.isawaitable, functions.values())):
+            request = self._once(request, options)
+        names = list(functions)
+        # By repr, because 1 and "1" are two names.
+        parts = [(repr(name), self._deferred(label, function)) for name, function in functions.items()]
 
         def collect(values: list[Any]) -> dict[Any, Any]:
-            return dict(zip(functions, values, strict=True))
+            return dict(zip(names, values, strict=True))
 
         return plan.step(self._run, request, plan.gather(parts, collect, self._limit(limit, label)))
 
@@ -88,7 +88,7 @@ class _Steps:
         items = list(items)
         limit = self._limit(limit, label)
         if not callable(key):
-            parts = {str(index): partial(function, item) for index, item in enumerate(items)}
+            parts = [(str(index), partial(function, item)) for index, item in enumerate(items)]
             return plan.step(self._run, self._request(label, key, options), plan.gather(parts, list, limit))
         requests = [self._request(label, check_key(key(item), where), options) for item in items]
         works = [plan.single(partial(function, item)) for item in items]
@@ -96,14 +96,22 @@ class _Steps:
 
     def _request(self, label: str, key: Any, options: StepOptions) -> plan.Request:
         run = self._run
-        check_label(label, f"workflow {run.workflow!r}")
+        label = check_label(label, f"workflow {run.workflow!r}")
         if key is not None:
-            run.claim(check_key(key, run.where(label)), label)
+            key = check_key(key, run.where(label))
+            run.claim(key, label)
         if not options:
             return plan.Request(label, key, run.policy)
         where = run.where(label, key)
         policy = _policy(run.policy, options, where)
         return plan.Request(label, key, policy, bool(options.get("refresh")), self._timeout(options, where))
+
+    def _once(self, request: plan.Request, options: StepOptions) -> plan.Request:
+        """The same without another attempt, because an awaitable can be awaited only once."""
+        if options.get("retry") is not None:
+            where = self._run.where(request.label)
+            raise InvalidUse(f"{where}: an awaitable can be awaited only once. With retry, pass a function.")
+        return replace(request, policy=replace(request.policy, retry=None))
 
     def _timeout(self, options: StepOptions, where: str) -> float | None:
         timeout = seconds(options.get("timeout"), where, "timeout")
@@ -128,7 +136,6 @@ class _Steps:
             return partial(_given, function)
         if self._awaits:
             return partial(_awaited, function)
-        discard(function)
         raise InvalidUse(
             f"{self._run.where(label)}: an awaitable was given in a sync body. Pass the async function itself, "
             "or run an async body with arun."
@@ -170,7 +177,10 @@ class Step(_Steps):
         self, label: str, function: Callable[[], Any], *, key: Key = None, **options: Unpack[StepOptions]
     ) -> Any:
         """Run ``function()`` once per key."""
-        return self._value(self._drive(self._one(label, function, key, options)), label, key)
+        try:
+            return self._value(self._drive(self._one(label, function, key, options)), label, key)
+        finally:
+            discard(function)
 
     run = __call__
 
@@ -184,8 +194,11 @@ class Step(_Steps):
         **options: Unpack[StepOptions],
     ) -> dict[str, Any]:
         """Run the functions at the same time, in at most ``limit`` threads; a dict in the order given."""
-        steps = self._all(label, functions, key, limit, options)
-        return self._value(self._drive(steps), label, key)  # type: ignore[no-any-return]
+        try:
+            steps = self._all(label, functions, key, limit, options)
+            return self._value(self._drive(steps), label, key)  # type: ignore[no-any-return]
+        finally:
+            _discard_all(functions)
 
     def map(
         self,
@@ -243,16 +256,40 @@ class AsyncStep(_Steps):
         finally:
             _discard_all(functions)
 
+    @overload
     async def map(
         self,
         label: str,
         items: Iterable[Item],
-        function: Callable[[Item], Awaitable[T]] | Callable[[Item], T],
+        function: Callable[[Item], Awaitable[T]],
         *,
         key: ItemKey[Item] = None,
         limit: int | None = None,
         **options: Unpack[StepOptions],
-    ) -> list[T]:
+    ) -> list[T]: ...
+
+    @overload
+    async def map(
+        self,
+        label: str,
+        items: Iterable[Item],
+        function: Callable[[Item], T],
+        *,
+        key: ItemKey[Item] = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> list[T]: ...
+
+    async def map(
+        self,
+        label: str,
+        items: Iterable[Item],
+        function: Callable[[Item], Any],
+        *,
+        key: ItemKey[Item] = None,
+        limit: int | None = None,
+        **options: Unpack[StepOptions],
+    ) -> list[Any]:
         """``function(item)`` for each item at the same time; a list in order. A callable ``key`` caches each item."""
         steps = self._map(label, items, function, key, limit, options)
         return self._value(await self._drive(steps), label, key)  # type: ignore[no-any-return]

@@ -108,6 +108,7 @@ def test_a_step_has_the_last_word_on_cache_errors(voice: Voice):
         Retry(),
         CacheUnavailable("away"),
         NotCacheable("inner"),
+        ExceptionGroup("group", [ValueError(), ExceptionGroup("inner", [SoftTimeLimitExceeded()])]),
     ],
     ids=lambda error: type(error).__name__,
 )

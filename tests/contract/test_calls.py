@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,12 @@ def test_dependencies_are_a_mapping_or_any_object(voice: Voice):
     given["answer"] = lambda: 2
     assert voice.run(flow, body) == Ok(2)
     assert voice.run(flow.using(deps=SimpleNamespace(answer=lambda: 3)), body) == Ok(3)
+
+
+def test_dependencies_can_be_copied():
+    """As tests like to do."""
+    flow = create_workflow("shop", {"a": [1]})
+    assert flow.run(lambda step, deps: copy.deepcopy(deps).a) == Ok([1])
 
 
 def test_dependencies_are_read_by_name_too():
@@ -129,16 +136,18 @@ def test_an_async_function_in_a_sync_body_is_awaited():
     assert create_workflow("shop").run(lambda step, deps: step("a", asynchronous)) == Ok(5)
 
 
-def test_an_async_function_in_a_sync_body_on_a_loop_is_an_error_and_leaves_no_coroutine_behind():
-    """async_to_sync cannot work in the loop's own thread; the failure is the step's."""
+def test_an_async_function_in_a_sync_body_on_a_loop_is_refused():
+    """It cannot be waited for in the loop's own thread; no coroutine is left behind, and nothing is stored."""
 
     async def asynchronous(): ...
 
     async def main():
-        return create_workflow("shop").run(lambda step, deps: step("a", asynchronous))
+        return flow.run(lambda step, deps: step("a", asynchronous, key="a"))
 
-    result = asyncio.run(main())
-    assert isinstance(result.error, RuntimeError)
+    flow = create_workflow("shop", cache={})
+    with pytest.raises(InvalidUse, match="arun"):
+        asyncio.run(main())
+    assert flow.cache == {}
 
 
 def test_wrong_arguments_for_the_body_are_a_type_error():

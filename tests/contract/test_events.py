@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from stepflows import Err, Event, Ok, Retry, Workflow, create_workflow
 from stepflows.engine.events import EVENT_TYPES
@@ -185,6 +186,29 @@ def test_a_listener_that_raises_is_logged_and_changes_nothing(voice: Voice, capl
     ours = [record for record in caplog.records if record.name == "stepflows"]
     assert len(ours) == 2 * 5
     assert all(record.exc_info and record.exc_info[0] is ZeroDivisionError for record in ours)
+
+
+def test_a_time_limit_that_strikes_in_a_listener_is_not_swallowed(voice: Voice):
+    """It is the worker's, and not the listener's own failure."""
+
+    def listener(sender=None, event=None, **kwargs):
+        if (event or sender).type == "step_start":
+            raise SoftTimeLimitExceeded
+
+    body = stepping("a", lambda: 1)
+    assert isinstance(voice.run(create_workflow("shop", on_event=listener), body).error, SoftTimeLimitExceeded)
+    step_event.connect(listener)
+    try:
+        assert isinstance(voice.run(create_workflow("shop"), body).error, SoftTimeLimitExceeded)
+    finally:
+        step_event.disconnect(listener)
+
+
+def test_a_value_that_cannot_be_kept_is_reported(voice: Voice, events: list[Event]):
+    """The step has run, and yet it failed."""
+    flow = create_workflow("shop", cache="locmem", on_event=events.append)
+    voice.run(flow, stepping("a", lambda: object(), key="a"))
+    assert kinds(events)[-2:] == ["step_cache_write_failed", "workflow_error"]
 
 
 def test_sync_bodies_under_arun_tell_the_same(events: list[Event]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 from typing import Any
 
@@ -45,6 +46,22 @@ def test_a_wrong_label_is_refused_naming_workflow_and_reason(voice: Voice, wrong
     """A label is what one sees everywhere."""
     with pytest.raises(InvalidStepKey, match=f"'shop': the label .*({reason})"):
         voice.run(create_workflow("shop"), stepping(wrong, Calls(1)))
+
+
+class Named(str, enum.Enum):  # noqa: UP042 - a StrEnum formats as its value
+    """Formatted, a member is its name and not its value."""
+
+    CHARGE = "charge"
+
+
+def test_a_member_of_an_enum_of_texts_is_its_text(voice: Voice, cache: Any):
+    """As key and as label."""
+    work = Calls(1)
+    flow = create_workflow("shop", cache=cache)
+    for key in (Named.CHARGE, "charge"):
+        voice.run(flow, stepping(Named.CHARGE, work, key=key))
+        voice.run(flow, stepping(Named.CHARGE, [1], work, key=lambda item, key=key: key, method="map"))
+    assert work.count == 1
 
 
 def test_keys_are_scoped_by_workflow(voice: Voice, cache_alias: str):

@@ -140,6 +140,27 @@ def test_what_is_no_failure_is_let_through_and_never_stored(voice: Voice, contro
     assert flow.cache == {}
 
 
+def test_a_failed_run_that_the_body_returns_keeps_its_step(voice: Voice):
+    """It says where it failed, in whatever workflow that was."""
+    inner = create_workflow("inner")
+
+    def body(step, deps):
+        yield step("a", lambda: 1)
+        return inner.run(lambda s, d: s("charge", lambda: Err("NO"), key="k"))
+
+    assert voice.run(create_workflow("outer"), body).step == FailedStep("charge", "k")
+
+
+@pytest.mark.parametrize("control", [KeyboardInterrupt, asyncio.CancelledError])
+def test_a_group_that_holds_what_is_no_failure_is_none_either(voice: Voice, control):
+    """Task groups wrap whatever they meet."""
+    group = BaseExceptionGroup("group", [ValueError(), control()])
+    flow = create_workflow("shop", cache={})
+    with pytest.raises(BaseExceptionGroup):
+        voice.run(flow, one_step(Calls(group, raises=True), key="a"))
+    assert flow.cache == {}
+
+
 def test_stop_iteration_is_a_failure_like_any_other(voice: Voice):
     """Generators and coroutines make something else of it unless one takes care."""
     for function in (Calls(StopIteration("end"), raises=True), lambda: next(iter(()))):

@@ -186,6 +186,23 @@ def test_an_awaitable_is_accepted_in_async_bodies():
     assert len(started) == 2
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_awaitables_in_a_group_cannot_be_tried_again(own: bool):
+    """A workflow's retry is left out, a step's own is refused."""
+
+    async def boom():
+        raise ValueError("real")
+
+    flow = create_workflow("shop", cache={}, retry=None if own else Retry(3, wait=0))
+    options = {"retry": 2} if own else {}
+    body = async_body(stepping("a", {"x": boom()}, key="a", method="all", **options))
+    if own:
+        with pytest.raises(InvalidUse, match="retry"):
+            asyncio.run(flow.arun(body))
+    else:
+        assert str(asyncio.run(flow.arun(body)).error) == "real"
+
+
 def test_a_future_is_accepted_and_cancelled_on_a_hit():
     """Nobody else will wait for it."""
 
@@ -226,11 +243,11 @@ def test_an_awaitable_cannot_be_tried_again():
 
 @pytest.mark.parametrize("method", ["__call__", "all"])
 def test_an_awaitable_in_a_sync_body_is_refused(method):
-    """And closed, so that nothing complains of it later."""
+    """And closed, all of them, so that nothing complains of it later."""
 
     async def fetch(): ...
 
-    given = fetch() if method == "__call__" else {"x": fetch()}
+    given = fetch() if method == "__call__" else {"x": fetch(), "y": fetch()}
     with pytest.raises(InvalidUse, match="sync body"):
         create_workflow("shop").run(lambda step, deps: getattr(step, method)("a", given))
 
@@ -247,6 +264,12 @@ def test_step_all_returns_a_dict_in_the_order_given(voice: Voice, cache: Any):
         assert result == Ok({"b": 2, "a": 1})
         assert list(result.unwrap()) == ["b", "a"]
     assert work.count == 2
+
+
+def test_names_of_a_group_may_be_alike(voice: Voice):
+    """1 is not "1"."""
+    result = voice.run(create_workflow("shop"), stepping("a", {1: lambda: "int", "1": lambda: "str"}, method="all"))
+    assert result == Ok({1: "int", "1": "str"})
 
 
 def test_step_all_of_nothing_is_an_empty_dict(voice: Voice, cache: Any):
@@ -572,6 +595,14 @@ def test_entries_do_not_expire_unless_a_ttl_says_so(voice: Voice, cache_alias: s
     assert flow.cache.get("c").stamp.expires_at is None
 
 
+def test_refresh_with_a_ttl_of_nothing_removes_what_is_stored(voice: Voice, cache: Any):
+    """What is there now is out of date."""
+    flow = create_workflow("shop", cache=cache)
+    voice.run(flow, stepping("a", lambda: 1, key="a"))
+    voice.run(flow, stepping("a", lambda: 2, key="a", refresh=True, ttl=0))
+    assert voice.run(flow, stepping("a", lambda: 3, key="a")) == Ok(3)
+
+
 def test_refresh_runs_anyway_and_replaces_what_is_stored(voice: Voice, cache: Any):
     """And its ttl begins anew."""
     work = Calls(lambda: work.count)
@@ -626,6 +657,7 @@ def test_retry_is_an_option_of_workflows_too(voice: Voice):
         (StepFailed, Err("NO"), 3),
         (lambda error: error == "NO", Err("NO"), 3),
         (lambda error: False, ValueError("x"), 1),
+        ([ValueError, KeyError], ValueError("x"), 3),
     ],
 )
 def test_retry_says_which_errors_are_tried_again(voice: Voice, on: Any, error: Any, attempts: int):
@@ -685,8 +717,12 @@ def test_timeout_says_what_was_not_finished():
 def test_timeout_never_throws_the_value_of_a_sync_function_away():
     """A thread cannot be interrupted, and what it has done is done."""
 
+    def charge():
+        time.sleep(0.05)
+        return "receipt"
+
     async def body(step, deps):
-        return await step("charge", lambda: time.sleep(0.05) or "receipt", key="a", timeout=0.001)
+        return await step("charge", charge, key="a", timeout=0.001)
 
     flow = create_workflow("shop", cache={})
     assert asyncio.run(flow.arun(body)) == Ok("receipt")
