@@ -164,6 +164,14 @@ def test_wait_gives_a_finished_run_at_once():
     assert run.wait() == Err("NOT_FOUND")
 
 
+def test_waiting_for_a_run_without_a_row_says_why():
+    """Its transaction was rolled back, perhaps."""
+    run = a_run()
+    Run.objects.filter(pk=run.pk).delete()
+    with pytest.raises(Run.DoesNotExist, match="rolled back"):
+        run.wait(timeout=0)
+
+
 def test_wait_gives_up_after_the_timeout_and_says_what_it_waited_for():
     """The TimeoutError names run, workflow and state."""
     run = a_run(state=Run.State.RUNNING)
