@@ -2,7 +2,7 @@
 
 from stepflows.caches import StepCache, dumps, loads
 from stepflows.definitions import Workflow, create_workflow, workflow
-from stepflows.engine.drivers import current_step
+from stepflows.engine.calls import current_step
 from stepflows.engine.events import Event
 from stepflows.engine.policy import Retry
 from stepflows.engine.steps import AsyncStep, Step

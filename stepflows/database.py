@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import connections
 
 from stepflows import conf
-from stepflows.engine.drivers import Threads
+from stepflows.engine.threads import Threads
 
 __all__ = ["DjangoThreads"]
 

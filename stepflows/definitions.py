@@ -14,8 +14,10 @@ from stepflows import signals
 from stepflows.caches import StepCache, resolve
 from stepflows.database import DjangoThreads
 from stepflows.engine import plan
+from stepflows.engine.calls import is_async
 from stepflows.engine.context import RunContext
-from stepflows.engine.drivers import AsyncDriver, Driver, Listener, is_async
+from stepflows.engine.drivers import AsyncDriver, Driver
+from stepflows.engine.events import Listener
 from stepflows.engine.keys import check_name
 from stepflows.engine.loops import discard, wait_for
 from stepflows.engine.policy import UNSET, Unset, add_interrupts

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypedDict
 
 from stepflows import conf
-from stepflows.engine.drivers import Listener
+from stepflows.engine.events import Listener
 from stepflows.engine.keys import check_version
 from stepflows.engine.policy import (
     UNSET,

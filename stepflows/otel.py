@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry import context, trace
 
-from stepflows.engine.drivers import Listener
-from stepflows.engine.events import Event
+from stepflows.engine.events import Event, Listener
 
 __all__ = ["listen", "tracer"]
 

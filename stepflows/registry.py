@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stepflows.engine.drivers import Listener
+from stepflows.engine.events import Listener
 from stepflows.errors import DuplicateWorkflow, InvalidUse, UnknownWorkflow, hint
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from stepflows.caches import portal
 from stepflows.caches.backend import PASSING, unavailable
 from stepflows.caches.mapping import expired, judged, remaining
 from stepflows.engine.cache import MISSING, Damaged, Lookup
-from stepflows.engine.drivers import is_async
+from stepflows.engine.calls import is_async
 from stepflows.errors import DamagedEntry, InvalidUse
 from stepflows.results import Err, Ok, Result
 

@@ -9,17 +9,15 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import Context, ContextVar, copy_context
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Protocol
-
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from typing import Any
 
 from stepflows.engine.cache import Cache
+from stepflows.engine.calls import attempt, is_async, running_step
 from stepflows.engine.context import logger
-from stepflows.engine.events import Event
+from stepflows.engine.events import Event, Listener
 from stepflows.engine.loops import discard, is_on_a_loop, running_loop, wait_for
 from stepflows.engine.operations import (
     Call,
@@ -32,69 +30,18 @@ from stepflows.engine.operations import (
     Plan,
     Raised,
     Returned,
-    StepInfo,
     Store,
     Together,
 )
 from stepflows.engine.policy import is_interrupt
+from stepflows.engine.threads import Hop, Pool, Threads, hop
 from stepflows.errors import InvalidUse
 from stepflows.results import Result
 
-__all__ = ["AsyncDriver", "Driver", "Listener", "Threads", "current_step", "is_async"]
+__all__ = ["AsyncDriver", "Driver"]
 
-Listener = Callable[[Event], Any]
 #: The position of a plan, the plan, and the context to drive it in.
 Job = tuple[int, Plan, Context | None]
-
-_current: ContextVar[StepInfo | None] = ContextVar("stepflows_current_step", default=None)
-
-
-class Threads:
-    """What a project wants done about threads that run steps; the default is nothing."""
-
-    def max_workers(self) -> int:
-        """How many threads ``step.all`` and ``step.map`` use at most."""
-        return 8
-
-    def pinned(self) -> bool:
-        """Whether steps have to stay in this thread, because others would not see what it has under way."""
-        return False
-
-    def finished(self) -> None:
-        """Called in a thread after the last step that it ran."""
-
-
-def current_step() -> StepInfo:
-    """The step whose function is running: label, key, attempt, and an ``idempotency_key`` for payment APIs.
-
-    Raises :exc:`~stepflows.errors.InvalidUse` outside a step's function.
-    """
-    info = _current.get()
-    if info is None:
-        raise InvalidUse("current_step() is called outside a step's function. Call it inside the function that runs.")
-    return info
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine; an object with an ``async def __call__`` does so too."""
-    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def attempt(function: Callable[[], Any]) -> Outcome:
-    """Call it. Exceptions are answers: a StopIteration would not survive a generator, nor a thread's future."""
-    try:
-        return Returned(function())
-    except BaseException as error:
-        return Raised(error)
-
-
-@contextmanager
-def _current_step(info: StepInfo | None) -> Iterator[None]:
-    token = _current.set(info)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 def _width(operation: Together, most: int) -> int:
@@ -140,7 +87,7 @@ class Driver:
             return result
 
     def _call(self, operation: Call) -> Outcome:
-        with _current_step(operation.step):
+        with running_step(operation.step):
             outcome = attempt(operation.function)
             if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
                 return self._awaited(outcome.value)
@@ -199,17 +146,6 @@ class Driver:
             gathering.take(index, context.run(self.drive, plan) if context else self.drive(plan))
 
 
-class Hop(Protocol):
-    """How an event loop has a function called in a thread."""
-
-    async def __call__(self, function: Callable[[], Any], /) -> Outcome: ...
-
-
-async def _hop(function: Callable[[], Any]) -> Outcome:
-    """In the thread that Django keeps for this."""
-    return await sync_to_async(attempt, thread_sensitive=True)(function)
-
-
 class AsyncDriver:
     """Drives plans on the running event loop. Functions that are not async are called in a thread."""
 
@@ -218,7 +154,7 @@ class AsyncDriver:
         cache: Cache | None,
         listeners: Sequence[Listener] = (),
         threads: Threads | None = None,
-        hop: Hop = _hop,
+        hop: Hop = hop,
     ) -> None:
         self.cache = cache
         self.listeners = listeners
@@ -252,7 +188,7 @@ class AsyncDriver:
             return result
 
     async def _call(self, operation: Call) -> Outcome:
-        with _current_step(operation.step):
+        with running_step(operation.step):
             if is_async(operation.function):
                 outcome = attempt(operation.function)
             else:
@@ -279,7 +215,7 @@ class AsyncDriver:
             await self._work(self, jobs, gathering)
             return gathering
         pool = ThreadPoolExecutor(min(width, self.threads.max_workers()), thread_name_prefix="stepflows")
-        driver = AsyncDriver(self.cache, self.listeners, self.threads, _Pool(pool, self.threads, self._hop))
+        driver = AsyncDriver(self.cache, self.listeners, self.threads, Pool(pool, self.threads, self._hop))
         workers = [asyncio.ensure_future(self._work(driver, jobs, gathering)) for _ in range(width)]
         try:
             await asyncio.gather(*workers)
@@ -297,30 +233,6 @@ class AsyncDriver:
             if not gathering.open:
                 return
             gathering.take(index, await driver.drive(plan))
-
-
-class _Pool:
-    """Has functions called in threads of a pool, or all in the usual one if they must not leave it."""
-
-    def __init__(self, executor: Executor, threads: Threads, usual: Hop) -> None:
-        self._executor = executor
-        self._threads = threads
-        self._usual = usual
-        self._pinned: asyncio.Future[Outcome] | None = None
-
-    async def __call__(self, function: Callable[[], Any], /) -> Outcome:
-        if self._pinned is None:
-            self._pinned = asyncio.ensure_future(self._usual(self._threads.pinned))
-        if await self._pinned == Returned(True):
-            return await self._usual(function)
-        call = partial(copy_context().run, self._call, function)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-    def _call(self, function: Callable[[], Any]) -> Outcome:
-        try:
-            return attempt(function)
-        finally:
-            self._threads.finished()
 
 
 async def _awaited(awaitable: Awaitable[Any], operation: Call) -> Outcome:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-__all__ = ["EVENT_TYPES", "Event"]
+__all__ = ["EVENT_TYPES", "Event", "Listener"]
 
 EVENT_TYPES: Final = (
     "workflow_start",
@@ -43,3 +44,7 @@ class Event:
     ok: bool = True
     #: The error of a failure: an exception, or what a step returned as ``Err(error)``.
     error: Any = None
+
+
+#: Whoever is told; it may be async.
+Listener: TypeAlias = Callable[[Event], Any]

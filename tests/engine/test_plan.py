@@ -10,7 +10,7 @@ from stepflows.caches.mapping import MappingCache
 from stepflows.engine import plan
 from stepflows.engine.cache import MISSING, Damaged
 from stepflows.engine.context import RunContext
-from stepflows.engine.drivers import AsyncDriver, Driver, Threads
+from stepflows.engine.drivers import AsyncDriver, Driver
 from stepflows.engine.operations import (
     Call,
     Emit,
@@ -26,6 +26,7 @@ from stepflows.engine.operations import (
 )
 from stepflows.engine.policy import Policy, Retry
 from stepflows.engine.steps import Step
+from stepflows.engine.threads import Threads
 from stepflows.errors import CacheUnavailable
 from stepflows.results import Err, Ok, Stamp
 

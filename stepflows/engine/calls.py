@@ -1,0 +1,51 @@
+"""Calling the functions of steps: what comes of it, and what they can ask about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
+
+from stepflows.engine.operations import Outcome, Raised, Returned, StepInfo
+from stepflows.errors import InvalidUse
+
+__all__ = ["attempt", "current_step", "is_async", "running_step"]
+
+_current: ContextVar[StepInfo | None] = ContextVar("stepflows_current_step", default=None)
+
+
+def current_step() -> StepInfo:
+    """The step whose function is running: label, key, attempt, and an ``idempotency_key`` for payment APIs.
+
+    Raises :exc:`~stepflows.errors.InvalidUse` outside a step's function.
+    """
+    info = _current.get()
+    if info is None:
+        raise InvalidUse("current_step() is called outside a step's function. Call it inside the function that runs.")
+    return info
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine; an object with an ``async def __call__`` does so too."""
+    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def attempt(function: Callable[[], Any]) -> Outcome:
+    """Call it. Exceptions are answers: a StopIteration would not survive a generator, nor a thread's future."""
+    try:
+        return Returned(function())
+    except BaseException as error:
+        return Raised(error)
+
+
+@contextmanager
+def running_step(info: StepInfo | None) -> Iterator[None]:
+    """What is called in here is this step's function, or no step's."""
+    token = _current.set(info)
+    try:
+        yield
+    finally:
+        _current.reset(token)
