@@ -95,11 +95,6 @@ def step(run: RunContext, request: Request, work: Work) -> Plan:
     return (yield from _settle(run, request, work, found))
 
 
-def _each_uncached(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | None) -> Plan:
-    gathering: Gathering = yield Together([_uncached(run, request, work) for request, work in steps], limit)
-    return gathering.failed or Ok([result.unwrap() for result in gathering.complete()])
-
-
 def computed(value: Any) -> Plan:
     """Nothing is left to do."""
     yield from ()
@@ -111,16 +106,16 @@ def each(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | No
     if not run.caching:
         return (yield from _each_uncached(run, steps, limit))
     # Of items with one key the first is the one that runs, as it would be one after the other.
-    by_key = {str(request.key): (request, work) for request, work in reversed(steps)}
-    by_key = dict(reversed(by_key.items()))
+    by_key: dict[str, tuple[Request, Work]] = {}
+    for request, work in steps:
+        by_key.setdefault(str(request.key), (request, work))
     results = {key: run.kept[key] for key, (request, _) in by_key.items() if key in run.kept and not request.refresh}
     found = yield from _look_up(run, [request for key, (request, _) in by_key.items() if key not in results])
     for key, lookup in found.items():
         if isinstance(lookup, RESULTS):
-            request = by_key[key][0]
             if run.listening:
-                yield _hit(run, request, lookup)
-            results[key] = _replayed(run, request, lookup)
+                yield _hit(run, by_key[key][0], lookup)
+            results[key] = _replayed(run, by_key[key][0], lookup)
     for result in results.values():
         if isinstance(result, Err):
             return result
@@ -158,6 +153,11 @@ def gather(
         return 1, Ok(collect([result.unwrap() for result in gathering.complete()]))
 
     return work
+
+
+def _each_uncached(run: RunContext, steps: Sequence[tuple[Request, Work]], limit: int | None) -> Plan:
+    gathering: Gathering = yield Together([_uncached(run, request, work) for request, work in steps], limit)
+    return gathering.failed or Ok([result.unwrap() for result in gathering.complete()])
 
 
 def _look_up(run: RunContext, requests: Sequence[Request]) -> Generator[Operation, Any, dict[str, Found]]:
