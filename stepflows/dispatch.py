@@ -21,7 +21,7 @@ from stepflows.models import Run
 from stepflows.registry import registry
 from stepflows.results import Ok
 
-__all__ = ["TASK", "ArgumentNotKept", "enqueue"]
+__all__ = ["TASK", "ArgumentNotKept", "enqueue", "publish"]
 
 #: The name of the Celery task.
 TASK = "stepflows.run"
@@ -48,7 +48,7 @@ def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], opt
     if run.state == Run.State.QUEUED:
         database = router.db_for_write(Run)
         run.awaits_commit = connections[database].in_atomic_block
-        transaction.on_commit(partial(_publish, run, given), using=database)
+        transaction.on_commit(partial(publish, run, given), using=database)
     return run
 
 
@@ -75,7 +75,7 @@ def _same(kept: Run, run: Run) -> bool:
     return bytes(kept.arguments) == bytes(run.arguments) or (kept.args, kept.kwargs) == (run.args, run.kwargs)
 
 
-def _publish(run: Run, options: Mapping[str, Any]) -> None:
+def publish(run: Run, options: Mapping[str, Any]) -> None:
     """Send the id. The row is committed by now, so a broker that is down is no failure of whoever asked."""
     run.awaits_commit = False
     try:

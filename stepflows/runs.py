@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from stepflows import conf
 from stepflows.caches import dumps
+from stepflows.dispatch import publish
 from stepflows.engine.context import logger
 from stepflows.engine.events import Event
 from stepflows.errors import DamagedEntry, NotCacheable, StepflowsError
@@ -137,11 +138,15 @@ def _kept(run: Run, result: Result[Any]) -> tuple[Result[Any], bytes]:
 
 
 def _give_back(run: Run, log: StepLog, error: BaseException) -> None:
-    """Queue the run again. Celery delivers its message again too, as it is only acknowledged at the end."""
+    """Queue the run again and send it again: not every version of Celery delivers the message anew after an exit.
+
+    Where it does as well, the second message finds nothing to do.
+    """
     most = conf.settings().MAX_ATTEMPTS
     try:
         if run.attempts < most:
             _leave(run, state=Run.State.QUEUED, started_at=None, worker="")
+            publish(run, {})
             return
         problem = (
             f"Workflow {run.workflow!r} ended its process in each of {run.attempts} attempts; it is not tried again."
