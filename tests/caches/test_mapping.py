@@ -1,6 +1,5 @@
 """Mappings in memory."""
 
-from collections import UserDict
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from stepflows import CacheUnavailable, Err, Ok
 from stepflows.caches.mapping import MappingCache
 from stepflows.engine.cache import Damaged
+from tests.maplikes import OwnMapping
 
 
 def test_results_are_kept_as_they_are():
@@ -36,7 +36,7 @@ def test_what_is_no_result_is_damaged(value, reason):
     assert MappingCache({"user:1": value}).load("user:1") == Damaged(reason)
 
 
-class Failing(UserDict[str, Any]):
+class Failing(OwnMapping):
     """A mapping over something that is down."""
 
     def __getitem__(self, key):

@@ -168,7 +168,8 @@ def test_a_sync_body_ends_at_its_next_step_once_it_is_cancelled():
         run = asyncio.ensure_future(create_workflow("shop", cache={}).arun(body, start))
         await started.wait()
         run.cancel()
-        loop.call_later(0.05, released.set)
+        # Not of the loop, which may end before.
+        threading.Timer(0.05, released.set).start()
         with pytest.raises(asyncio.CancelledError):
             await run
 
