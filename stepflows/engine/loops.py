@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import SyncToAsync, async_to_sync
 
 __all__ = ["discard", "is_on_a_loop", "running_loop", "wait_for"]
 
@@ -36,6 +36,7 @@ def discard(awaitable: Any) -> None:
 def wait_for(awaitable: Awaitable[Any]) -> Any:
     """Wait in this thread. A time limit or Ctrl-C that strikes it ends the work on the loop as well."""
     begun: list[asyncio.Task[Any]] = []
+    outer = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
 
     async def begin() -> Any:
         task = asyncio.current_task()
@@ -52,3 +53,7 @@ def wait_for(awaitable: Awaitable[Any]) -> Any:
         if not begun:
             discard(awaitable)
         raise
+    finally:
+        # asgiref leaves the loop there for which this thread has called something. An interrupted one is not closed
+        # yet, and the next async_to_sync would hand it work that it never gets to.
+        SyncToAsync.threadlocal.main_event_loop = outer

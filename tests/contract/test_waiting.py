@@ -122,6 +122,29 @@ def test_a_time_limit_ends_the_async_function_that_sync_code_waits_for(limit):
 
 
 @pytest.mark.timeout(30)
+def test_what_comes_after_a_time_limit_does_not_wait_for_the_loop_that_it_ended(limit):
+    """That loop is still clearing up, and would never get to it."""
+    loops, released = [], threading.Event()
+
+    async def slow():
+        loops.append(asyncio.get_running_loop())
+        await sync_to_async(lambda: None)()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await loops[0].run_in_executor(None, released.wait, 20)
+
+    async def which():
+        return asyncio.get_running_loop()
+
+    limit(0.1)
+    result = create_workflow("shop").run(lambda step, deps: step("slow", slow))
+    assert isinstance(result.error, SoftTimeLimitExceeded)
+    assert async_to_sync(which)() is not loops[0]
+    released.set()
+
+
+@pytest.mark.timeout(30)
 def test_a_time_limit_ends_an_async_body_on_a_worker(limit):
     """No later step runs."""
     ended = threading.Event()
