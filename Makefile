@@ -12,7 +12,7 @@ endef
 export OLD_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage lint style types layers lock clean
+.PHONY: help demo serve test coverage bench lint style types layers lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,9 @@ test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part of it)
 
 coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 %
 	@$(BIN)/coverage report
+
+bench: $(STAMP)  ## what a stored result costs, beside the alternatives, in one run
+	@$(BIN)/python -m tests.benchmarks
 
 lint: style types layers  ## style, types, layers
 
