@@ -102,13 +102,13 @@ class _Workflow:
         """The cache that this workflow uses: a :class:`~stepflows.StepCache`, or the Map that it was given."""
         return self._cache if isinstance(self._cache, StepCache) else self._options.cache
 
-    def _copy(self, name: str, deps: Any, options: Options) -> Self:
+    def _copy(self, deps: Any, options: Options) -> Self:
         raise NotImplementedError
 
     def using(self, *, deps: Any = UNSET, **options: Unpack[WorkflowOptions]) -> Self:
         """A changed copy, for tests and one-off calls: ``checkout.using(cache={}, deps=fakes)``."""
         changed = Options.of(f"workflow {self.name!r}", self._options, options)
-        return self._copy(self.name, self._deps if isinstance(deps, Unset) else deps, changed)
+        return self._copy(self._deps if isinstance(deps, Unset) else deps, changed)
 
     def _run(
         self,
@@ -222,8 +222,8 @@ def _of_the_call(error: TypeError) -> bool:
 class Workflow(_Workflow):
     """A workflow that is given its body at each run. Made by :func:`create_workflow`."""
 
-    def _copy(self, name: str, deps: Any, options: Options) -> Self:
-        return type(self)(name, deps, options)
+    def _copy(self, deps: Any, options: Options) -> Self:
+        return type(self)(self.name, deps, options)
 
     def run(self, body: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Call ``body(step, deps, *args, **kwargs)`` and return its :data:`~stepflows.Result`.
@@ -262,8 +262,8 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
         code = getattr(inspect.unwrap(self.body), "__code__", None)
         return f"{self.module}.{self.qualname}" + (f" ({code.co_filename}:{code.co_firstlineno})" if code else "")
 
-    def _copy(self, name: str, deps: Any, options: Options) -> Self:
-        return type(self)(name, deps, options, self.body, self._original or self)
+    def _copy(self, deps: Any, options: Options) -> Self:
+        return type(self)(self.name, deps, options, self.body, self._original or self)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
         """Run here and now. A failure of a step or of the body arrives as ``Err``."""

@@ -1,6 +1,5 @@
 """Every kind of cache passes the suite that ships with stepflows."""
 
-from collections.abc import Iterator, MutableMapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from stepflows.caches.names import Name, backend_key
 from stepflows.caches.stepcache import StepCache
 from stepflows.engine.cache import Damaged
 from stepflows.testing import DamageConformance, Voice
+from tests.maplikes import OwnMapping
 
 
 class TestDict(DamageConformance):
@@ -23,31 +23,9 @@ class TestDict(DamageConformance):
         voice.given[key] = 17
 
 
-class Shelf(MutableMapping[str, Any]):
-    """A mapping that is no dict."""
-
-    def __init__(self) -> None:
-        self.items_: dict[str, Any] = {}
-
-    def __getitem__(self, key: str) -> Any:
-        return self.items_[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.items_[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.items_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.items_)
-
-    def __len__(self) -> int:
-        return len(self.items_)
-
-
 class TestMutableMapping(TestDict):
     def make_cache(self):
-        return Shelf()
+        return OwnMapping()
 
 
 class SyncMap:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from django.conf import ENVIRONMENT_VARIABLE
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
@@ -137,7 +135,7 @@ def loads(data: bytes) -> Result[Any]:
 def current_codec() -> Codec:
     """The codec that the settings ask for; a plain one where Django is not configured."""
     # Not remembered while there are no settings, because they may come.
-    return _codec() if django_settings.configured or ENVIRONMENT_VARIABLE in os.environ else Codec()
+    return _codec() if conf.is_configured() else Codec()
 
 
 @lru_cache(maxsize=1)
