@@ -5,6 +5,7 @@
 ``stepflows.E002``      the alias of a cache that is used is not in ``CACHES``
 ``stepflows.W001``      a cache that lives in one process is shared by no worker
 ``stepflows.W002``      a cache throws entries away when it is full (``MAX_ENTRIES``)
+``stepflows.W003``      a cache cannot promise that a step runs once, or that its entry stays
 ======================  ======================================================================
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings as django_settings
 from django.core.cache import caches
@@ -21,17 +22,47 @@ from django.core.cache.backends.db import DatabaseCache
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from stepflows import conf
-from stepflows.caches import StepCache
+from stepflows.caches import StepCache, backend_for
+from stepflows.caches.django import BaseCacheBackend
+from stepflows.caches.files import FileBackend
 from stepflows.registry import registry
 
 __all__ = ["check_caches", "check_settings"]
 
 #: A cache that holds this many entries before it throws some away is taken for large enough.
 _PLENTY: Final = 1_000_000
+
+
+class _Weakness(NamedTuple):
+    """What a cache cannot promise."""
+
+    problem: str
+    remedy: str
+
+
+_MEMCACHED: Final = _Weakness(
+    "evicts entries when it is full, loses all when it restarts and cannot list its keys: steps whose entry is "
+    "gone run again",
+    "Use django-redis, unless every step may run again.",
+)
+_WEAK: Final[dict[type, _Weakness]] = {
+    FileBackend: _Weakness(
+        "keeps leases by locking a file, for which a network file system may be no good: two machines that share the "
+        "folder may then run a step at the same time",
+        "Use django-redis, unless the folder is on a disk of one machine.",
+    ),
+    BaseCacheBackend: _Weakness(
+        "stepflows does not know: entries go through its own serializer (perhaps pickle), its keys cannot be listed, "
+        "and a step runs once only if its add() is atomic",
+        "Use django-redis, or one of the caches that Django ships.",
+    ),
+}
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -66,7 +97,26 @@ def _check_alias(alias: str, user: str) -> Iterator[CheckMessage]:
             id="stepflows.E002",
         )
         return
-    cache = caches[alias]
+    if issubclass(import_string(django_settings.CACHES[alias]["BACKEND"]), BaseMemcachedCache):
+        # Not made, which would take the library of its client.
+        yield _weak(alias, user, _MEMCACHED)
+        return
+    kind = type(backend_for(alias))
+    if kind in _WEAK:
+        yield _weak(alias, user, _WEAK[kind])
+    yield from _check_cache(alias, user, caches[alias])
+
+
+def _weak(alias: str, user: str, weakness: _Weakness) -> CheckMessage:
+    name = django_settings.CACHES[alias]["BACKEND"].rpartition(".")[2]
+    return Warning(
+        f"{user} uses the cache alias {alias!r}, a {name}, which {weakness.problem}.",
+        hint=weakness.remedy,
+        id="stepflows.W003",
+    )
+
+
+def _check_cache(alias: str, user: str, cache: BaseCache) -> Iterator[CheckMessage]:
     if isinstance(cache, LocMemCache | DummyCache):
         yield Warning(
             f"{user} uses the cache alias {alias!r}, a {type(cache).__name__}, which no other process shares: a worker "

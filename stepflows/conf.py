@@ -37,6 +37,9 @@ class Settings:
     RUN_RETENTION: float | timedelta | None = timedelta(days=30)
 
 
+_configured = False
+
+
 def settings() -> Settings:
     """The settings in force.
 
@@ -48,7 +51,9 @@ def settings() -> Settings:
 
 def is_configured() -> bool:
     """Whether Django has settings, or knows where they are. A workflow on a ``dict`` works without."""
-    return django_settings.configured or ENVIRONMENT_VARIABLE in os.environ
+    global _configured  # noqa: PLW0603 - once it is, it stays so, and this is asked at every hit
+    _configured = _configured or django_settings.configured or ENVIRONMENT_VARIABLE in os.environ
+    return _configured
 
 
 @lru_cache(maxsize=1)

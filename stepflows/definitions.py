@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack, overload
 
 from asgiref.sync import sync_to_async
 from celery import exceptions as celery_exceptions
@@ -18,7 +18,7 @@ from stepflows.engine.calls import is_async
 from stepflows.engine.context import RunContext
 from stepflows.engine.drivers import AsyncDriver, Driver
 from stepflows.engine.events import Listener
-from stepflows.engine.keys import check_name
+from stepflows.engine.keys import Prefetch, check_name, check_prefetch
 from stepflows.engine.loops import discard, wait_for
 from stepflows.engine.policy import UNSET, Unset, add_interrupts
 from stepflows.engine.steps import AsyncStep, Step
@@ -116,16 +116,18 @@ class _Workflow:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         *,
+        prefetch: Prefetch = (),
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
     ) -> Result[Any]:
         _check_body(self.name, body)
+        prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
         if is_async(body):
             raise InvalidUse(f"Workflow {self.name!r}: run was given an async body. Use: await workflow.arun(...).")
         listeners = self._listeners(signals.send, listeners)
         run = self._context(listeners, run_id)
         driver = Driver(self._cache, listeners, DjangoThreads())
-        return driver.drive(plan.workflow(run, partial(self._call, body, Step(run, driver), args, kwargs)))
+        return driver.drive(plan.workflow(run, partial(self._call, body, Step(run, driver), args, kwargs), prefetch))
 
     async def _arun(
         self,
@@ -133,20 +135,23 @@ class _Workflow:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         *,
+        prefetch: Prefetch = (),
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
     ) -> Result[Any]:
         _check_body(self.name, body)
+        prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
         alisteners = self._listeners(signals.asend, listeners)
         run = self._context(alisteners, run_id)
         driver = AsyncDriver(self._cache, alisteners, DjangoThreads())
         if is_async(body):
             call = partial(self._acall, body, AsyncStep(run, driver), args, kwargs)
-            return await driver.drive(plan.workflow(run, call))
+            return await driver.drive(plan.workflow(run, call, prefetch))
         # In its thread the body is an ordinary sync one, with listeners called there.
         sync = Driver(self._cache, self._listeners(signals.send, listeners), DjangoThreads())
         try:
-            return await driver.drive(plan.workflow(run, partial(self._call, body, Step(run, sync), args, kwargs)))
+            call = partial(self._call, body, Step(run, sync), args, kwargs)
+            return await driver.drive(plan.workflow(run, call, prefetch))
         finally:
             # Nobody waits for a thread that is still at it after a cancellation.
             sync.stopped = True
@@ -225,17 +230,20 @@ class Workflow(_Workflow):
     def _copy(self, deps: Any, options: Options) -> Self:
         return type(self)(self.name, deps, options)
 
-    def run(self, body: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
+    def run(self, body: Callable[..., Any], /, *args: Any, prefetch: Prefetch = (), **kwargs: Any) -> Result[Any]:
         """Call ``body(step, deps, *args, **kwargs)`` and return its :data:`~stepflows.Result`.
 
+        ``prefetch`` is a list of keys, or a prefix of them, that are looked up together before the body begins.
         A failure of a step or of the body arrives as ``Err``. Raises :exc:`TypeError` for an async body,
         :exc:`~stepflows.errors.InvalidStepKey` and :exc:`~stepflows.errors.StepKeyConflict`.
         """
-        return self._run(body, args, kwargs)
+        return self._run(body, args, kwargs, prefetch=prefetch)
 
-    async def arun(self, body: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
+    async def arun(
+        self, body: Callable[..., Any], /, *args: Any, prefetch: Prefetch = (), **kwargs: Any
+    ) -> Result[Any]:
         """Like :meth:`run`, on the event loop. An async body awaits its steps; a sync one runs in a thread."""
-        return await self._arun(body, args, kwargs)
+        return await self._arun(body, args, kwargs, prefetch=prefetch)
 
 
 class RegisteredWorkflow(_Workflow, Generic[P]):
@@ -265,21 +273,43 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
     def _copy(self, deps: Any, options: Options) -> Self:
         return type(self)(self.name, deps, options, self.body, self._original or self)
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
-        """Run here and now. A failure of a step or of the body arrives as ``Err``."""
-        return self._run(self.body, args, kwargs)
+    @overload
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]: ...
 
-    async def arun(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]:
+    @overload
+    def run(self, *args: Any, prefetch: Prefetch, **kwargs: Any) -> Result[Any]: ...
+
+    def run(self, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Run here and now. A failure of a step or of the body arrives as ``Err``.
+
+        ``prefetch`` is a list of keys, or a prefix of them, that are looked up together before the body begins.
+        """
+        return self._run(self.body, args, kwargs, prefetch=kwargs.pop("prefetch", ()))
+
+    @overload
+    async def arun(self, *args: P.args, **kwargs: P.kwargs) -> Result[Any]: ...
+
+    @overload
+    async def arun(self, *args: Any, prefetch: Prefetch, **kwargs: Any) -> Result[Any]: ...
+
+    async def arun(self, *args: Any, **kwargs: Any) -> Result[Any]:
         """Run on this event loop."""
-        return await self._arun(self.body, args, kwargs)
+        return await self._arun(self.body, args, kwargs, prefetch=kwargs.pop("prefetch", ()))
 
     def execute(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, run_id: str, listeners: Sequence[Listener] = ()
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        run_id: str,
+        listeners: Sequence[Listener] = (),
+        prefetch: Prefetch = (),
     ) -> Result[Any]:
         """Run in this thread, whichever kind of body it is; for whoever keeps a record of the run."""
+        options: dict[str, Any] = {"run_id": run_id, "listeners": listeners, "prefetch": prefetch}
         if is_async(self.body):
-            return wait_for(self._arun(self.body, args, kwargs, run_id=run_id, listeners=listeners))  # type: ignore[no-any-return]
-        return self._run(self.body, args, kwargs, run_id=run_id, listeners=listeners)
+            return wait_for(self._arun(self.body, args, kwargs, **options))  # type: ignore[no-any-return]
+        return self._run(self.body, args, kwargs, **options)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Have a Celery worker run it; returns its :class:`~stepflows.models.Run`, published on commit."""
@@ -317,7 +347,7 @@ def create_workflow(name: str, deps: Any = None, **options: Unpack[WorkflowOptio
     """A workflow without a body of its own. Without ``cache``, keys are ignored.
 
     ``deps`` is a mapping or any object; bodies read its attributes. Options: ``cache``, ``version``, ``ttl``,
-    ``cache_errors``, ``retry``, ``on_event`` and ``on_cache_down``.
+    ``cache_errors``, ``retry``, ``on_event``, ``on_cache_down``, ``lease`` (seconds) and ``single_flight``.
     """
     return Workflow(name, deps, Options.of(f"workflow {name!r}", Options(), options))
 

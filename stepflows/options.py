@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from typing import Any, Self, TypedDict
 
 from stepflows import conf
@@ -17,6 +18,8 @@ from stepflows.engine.policy import (
     Ttl,
     Unset,
     error_classes,
+    flag,
+    lease_seconds,
     retrying,
     seconds,
 )
@@ -35,6 +38,8 @@ class WorkflowOptions(TypedDict, total=False):
     retry: int | Retry | None
     on_event: Listener | None
     on_cache_down: str
+    lease: float | timedelta
+    single_flight: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Options:
     retry: Any = None
     on_event: Listener | None = None
     on_cache_down: Any = UNSET
+    lease: Any = UNSET
+    single_flight: bool = True
 
     @classmethod
     def of(cls, where: str, base: Self, given: Mapping[str, Any]) -> Self:
@@ -66,6 +73,9 @@ class Options:
             error_classes(self.cache_errors, where)
         if self.on_cache_down not in ("fail", "run", UNSET):
             raise InvalidOption(f"{where}: on_cache_down is {self.on_cache_down!r}; give 'fail' or 'run'.")
+        if not isinstance(self.lease, Unset):
+            lease_seconds(self.lease, where)
+        flag(self.single_flight, where, "single_flight")
         if self.on_event is not None and not callable(self.on_event):
             raise InvalidUse(f"{where}: on_event is {self.on_event!r}; give a function of one event.")
         if self.version is not None:
@@ -80,4 +90,6 @@ class Options:
             ),
             retry=self.retry,
             on_cache_down=settings.ON_CACHE_DOWN if isinstance(self.on_cache_down, Unset) else self.on_cache_down,
+            lease=lease_seconds(settings.LEASE if isinstance(self.lease, Unset) else self.lease, where),
+            single_flight=self.single_flight,
         )

@@ -19,7 +19,19 @@ from typing import Any
 from uuid import uuid4
 
 from stepflows.caches import portal, resolve
-from stepflows.engine.cache import MISSING, Cache, Damaged, Lookup
+from stepflows.engine.cache import (
+    MISSING,
+    Busy,
+    Cache,
+    Claimed,
+    Damaged,
+    Entry,
+    Lease,
+    Lookup,
+    Lost,
+    Standing,
+)
+from stepflows.errors import NotCacheable
 from stepflows.results import Err, Ok, Result, Stamp, stamped
 
 __all__ = ["CacheConformance", "DamageConformance", "Voice", "stamp"]
@@ -53,11 +65,28 @@ class Voice:
         return found
 
     def store(self, key: str, result: Result[Any], ttl: float | None = None, *, replace: bool = False) -> Result[Any]:
-        given = result if result.stamp else stamped(result, stamp(ttl))
+        [standing] = self.store_many([Entry(key, result if result.stamp else stamped(result, stamp(ttl)), replace)])
+        if isinstance(standing, NotCacheable):
+            raise standing
+        assert not isinstance(standing, Lost)
+        return standing
+
+    def store_many(self, entries: Sequence[Entry]) -> list[Standing]:
+        standing: list[Standing] = self._run(self.cache.astore(entries)) if self._run else self.cache.store(entries)
+        return standing
+
+    def claim(self, *keys: str, seconds: float = 30, refresh: bool = False) -> list[Claimed]:
         if self._run is None:
-            return self.cache.store(key, given, replace=replace)
-        stored: Result[Any] = self._run(self.cache.astore(key, given, replace=replace))
-        return stored
+            return self.cache.claim(keys, seconds, refresh=refresh)
+        claimed: list[Claimed] = self._run(self.cache.aclaim(keys, seconds, refresh=refresh))
+        return claimed
+
+    def release(self, *leases: Claimed) -> None:
+        held = [lease for lease in leases if isinstance(lease, Lease)]
+        if self._run is None:
+            self.cache.release(held)
+        else:
+            self._run(self.cache.arelease(held))
 
     def finish(self, answer: Any) -> Any:
         """The answer, or what it comes to when it has to be awaited."""
@@ -93,6 +122,43 @@ class CacheConformance:
             voice = Voice(self.make_cache(), runner.run)
             yield voice
             voice.finish(self.dispose(voice.given))
+
+    def test_a_key_is_claimed_once(self) -> None:
+        """Of two who claim a missing key one gets a lease, and the other is told whose it is."""
+        for cache in self.voices():
+            [lease] = cache.claim("user:1")
+            assert isinstance(lease, Lease)
+            assert cache.claim("user:1") == [Busy(lease.token)]
+            cache.release(lease)
+            assert isinstance(cache.claim("user:1")[0], Lease)
+
+    def test_a_claimed_key_may_have_been_stored(self) -> None:
+        """Whoever claims a key that is stored by now is given the result and no lease; unless it is to be refreshed."""
+        for cache in self.voices():
+            cache.store("user:1", Ok(1))
+            leases = cache.claim("user:1", "user:2")
+            assert leases[0] == Ok(1)
+            assert isinstance(leases[1], Lease)
+            [lease] = cache.claim("user:1", refresh=True)
+            assert isinstance(lease, Lease)
+
+    def test_storing_ends_the_lease(self) -> None:
+        """What was claimed and is stored can be claimed again once it is deleted."""
+        for cache in self.voices():
+            [lease] = cache.claim("user:1")
+            assert isinstance(lease, Lease)
+            assert cache.store_many([Entry("user:1", Ok(1, stamp=stamp()), lease=lease)]) == [Ok(1)]
+            self.delete(cache, "user:1")
+            assert isinstance(cache.claim("user:1")[0], Lease)
+
+    def test_a_lease_that_is_dropped_ends(self) -> None:
+        """Whoever forgets to give it back does not keep the others waiting for longer than it lasts."""
+        for cache in self.voices():
+            cache.claim("user:1", seconds=0.2)
+            began = time.monotonic()
+            while isinstance(cache.claim("user:1", seconds=0.2)[0], Busy):
+                assert time.monotonic() - began < 5
+                time.sleep(0.01)
 
     def test_what_was_never_stored_is_missing(self) -> None:
         """A key under which nothing is stored is answered by the sentinel."""

@@ -14,7 +14,7 @@ from django.core.cache import caches
 from django.core.management import call_command
 from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
-from redis import Redis
+from redis import VERSION, Redis
 
 from tests import settings as site
 from tests.servers import CommandStats, Valkey, counted_commands, running_server
@@ -22,6 +22,8 @@ from tests.servers import CommandStats, Valkey, counted_commands, running_server
 #: Every backend that Django and django-redis ship and that keeps anything.
 CACHE_ALIASES = ["locmem", "database", "file", "redis", "django_redis"]
 REDIS_ALIASES = ["redis", "django_redis"]
+# What older ones have no part in.
+collect_ignore = ["caches/test_shortcut.py"] if VERSION < (6,) else []
 _CHROMIUM_NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 # A slow machine is no failure; the time limit of the test itself holds.

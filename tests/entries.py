@@ -8,6 +8,7 @@ from typing import Any
 from stepflows import Ok, StepCache
 from stepflows.cachedsteps import Place
 from stepflows.caches import backend_for
+from stepflows.caches.backend import Write
 from stepflows.caches.codec import current_codec
 from stepflows.caches.names import Name, scope_of
 from stepflows.results import Stamp, stamped
@@ -34,7 +35,7 @@ def put(
     stored_at = time.time() - ago
     stamp = Stamp(label, stored_at, duration, run_id, None if ttl is None else stored_at + ttl)
     data = current_codec().encode(stamped(result, stamp), *name)
-    backend_for(alias).write(name, data, ttl=ttl, replace=True)
+    backend_for(alias).write([Write(name, data, ttl, replace=True)])
     return Place(alias, name)
 
 
@@ -54,4 +55,4 @@ def spoil(place: Place, data: bytes | None = None) -> None:
         entry = backend.read(place.name)
         assert entry is not None
         data = entry[:-1] + bytes([entry[-1] ^ 1])
-    backend.write(place.name, data, ttl=None, replace=True)
+    backend.write([Write(place.name, data, replace=True)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
@@ -29,9 +31,13 @@ def ids(messages):
 
 
 def test_good_settings_are_left_alone(settings):
-    """A shared cache that keeps everything."""
+    """A shared cache that keeps everything, and mappings, which are nobody's settings."""
     settings.CACHES = {"default": SHARED}
     settings.STEPFLOWS = {"CACHE": "default"}
+
+    @workflow("kept", cache={})
+    def kept(step, deps): ...
+
     assert check_settings() == []
     assert check_caches() == []
 
@@ -74,12 +80,40 @@ def test_a_cache_of_one_process_is_a_warning(settings, backend):
     assert ids(check_caches()) == ["stepflows.W001"]
 
 
-@pytest.mark.parametrize("backend", ["filebased.FileBasedCache", "db.DatabaseCache"])
-def test_a_cache_that_culls_is_a_warning(settings, tmp_path, backend):
+@pytest.mark.parametrize(
+    ("backend", "others"), [("filebased.FileBasedCache", ["stepflows.W003"]), ("db.DatabaseCache", [])]
+)
+def test_a_cache_that_culls_is_a_warning(settings, tmp_path, backend, others):
     """Unless it holds a great many."""
     alias = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": str(tmp_path)}
     settings.STEPFLOWS = {}
     settings.CACHES = {"default": alias}
-    assert ids(check_caches()) == ["stepflows.W002"]
+    assert ids(check_caches()) == [*others, "stepflows.W002"]
     settings.CACHES = {"default": {**alias, "OPTIONS": {"MAX_ENTRIES": 1_000_000}}}
-    assert check_caches() == []
+    assert ids(check_caches()) == others
+
+
+class Unknown(LocMemCache):
+    """Somebody's own cache, with values kept in a way of its own."""
+
+    def set(self, key, value, timeout=None, version=None):
+        super().set(key, value, timeout, version)
+
+
+@pytest.mark.parametrize(
+    ("backend", "problem", "remedy"),
+    [
+        ("django.core.cache.backends.filebased.FileBasedCache", "FileBasedCache.*network file system", "one machine"),
+        ("django.core.cache.backends.memcached.PyMemcacheCache", "PyMemcacheCache.*evicts.*run again", "django-redis"),
+        ("django.core.cache.backends.memcached.PyLibMCCache", "PyLibMCCache.*cannot list", "django-redis"),
+        ("tests.test_checks.Unknown", "Unknown.*own serializer.*add", "Django ships"),
+    ],
+)
+def test_a_cache_that_promises_too_little_is_a_warning(settings, tmp_path, backend, problem, remedy):
+    """It says what is not certain and what is better, and asks no server and no client library."""
+    alias = {"BACKEND": backend, "LOCATION": str(tmp_path), "OPTIONS": {"MAX_ENTRIES": 1_000_000}}
+    settings.CACHES = {"default": alias}
+    settings.STEPFLOWS = {}
+    (found,) = [message for message in check_caches() if message.id == "stepflows.W003"]
+    assert re.search(problem, found.msg)
+    assert remedy in str(found.hint)

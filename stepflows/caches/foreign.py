@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from stepflows.caches import portal
-from stepflows.caches.backend import PASSING, unavailable
+from stepflows.caches import local, portal
+from stepflows.caches.backend import PASSING, cannot_list, unavailable
 from stepflows.caches.mapping import expired, judged, remaining
-from stepflows.engine.cache import MISSING, Damaged, Lookup
+from stepflows.engine.cache import MISSING, Busy, Claimed, Damaged, Entry, Lease, Lookup, Standing
 from stepflows.engine.calls import is_async
-from stepflows.errors import DamagedEntry, InvalidUse
+from stepflows.errors import DamagedEntry, InvalidUse, NotCacheable
 from stepflows.results import Err, Ok, Result
 
 __all__ = ["METHODS", "ForeignCache"]
@@ -65,8 +66,21 @@ class ForeignCache:
     def load_many(self, keys: Sequence[str]) -> list[Lookup]:
         return [self.load(key) for key in keys]
 
-    def store(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
-        return self._drive(self._storing(key, result, replace=replace))
+    def keys(self, prefix: str = "") -> list[str]:
+        raise cannot_list(self.title, "cache of your own")
+
+    def claim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        with self._taken(keys) as taken:
+            return self._drive(self._claiming(keys, taken, refresh=refresh))
+
+    def store(self, entries: Sequence[Entry]) -> list[Standing]:
+        return self._drive(self._storing(entries))
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        local.give_back(leases)
+
+    def abandon(self, leases: Sequence[Lease]) -> None:
+        self.release(leases)
 
     async def aload(self, key: str) -> Lookup:
         return await self._adrive(self._loading(key))
@@ -74,8 +88,18 @@ class ForeignCache:
     async def aload_many(self, keys: Sequence[str]) -> list[Lookup]:
         return [await self.aload(key) for key in keys]
 
-    async def astore(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
-        return await self._adrive(self._storing(key, result, replace=replace))
+    async def akeys(self, prefix: str = "") -> list[str]:
+        return self.keys(prefix)
+
+    async def aclaim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        with self._taken(keys) as taken:
+            return await self._adrive(self._claiming(keys, taken, refresh=refresh))
+
+    async def astore(self, entries: Sequence[Entry]) -> list[Standing]:
+        return await self._adrive(self._storing(entries))
+
+    async def arelease(self, leases: Sequence[Lease]) -> None:
+        self.release(leases)
 
     # What is asked of the object, and in which order.
 
@@ -85,7 +109,33 @@ class ForeignCache:
             return found
         return MISSING if found is None else judged(found)
 
-    def _storing(self, key: str, result: Result[Any], *, replace: bool) -> Calls[Result[Any]]:
+    @contextmanager
+    def _taken(self, keys: Sequence[str]) -> Iterator[list[Lease | Busy]]:
+        """Leases on what can be had, given back if what is done with them fails."""
+        taken = local.take(self.given, keys)
+        try:
+            yield taken
+        except BaseException:
+            self.release([lease for lease in taken if isinstance(lease, Lease)])
+            raise
+
+    def _claiming(self, keys: Sequence[str], taken: list[Lease | Busy], *, refresh: bool) -> Calls[list[Claimed]]:
+        claimed: list[Claimed] = list(taken)
+        for position, lease in enumerate([] if refresh else taken):
+            found = yield from self._loading(keys[position])
+            if isinstance(found, Ok | Err):
+                claimed[position] = found
+                self.release([lease] if isinstance(lease, Lease) else [])
+        return claimed
+
+    def _storing(self, entries: Sequence[Entry]) -> Calls[list[Standing]]:
+        standing: list[Standing] = []
+        for key, result, replace, lease in entries:
+            standing.append((yield from self._storing_one(key, result, replace=replace)))
+            self.release([lease] if lease else [])
+        return standing
+
+    def _storing_one(self, key: str, result: Result[Any], *, replace: bool) -> Calls[Standing]:
         if expired(result):
             if replace:
                 yield _Call("delete", (key,), {})
@@ -94,8 +144,8 @@ class ForeignCache:
             standing = yield from self._loading(key)
             if isinstance(standing, Ok | Err):
                 return standing
-        yield _Call("set", (key, result), {"ttl": remaining(result)} if self._takes_ttl else {})
-        return result
+        refused = yield _Call("set", (key, result), {"ttl": remaining(result)} if self._takes_ttl else {})
+        return refused if isinstance(refused, NotCacheable) else result
 
     # Who calls it.
 
@@ -144,9 +194,11 @@ class ForeignCache:
         except Exception as error:
             return self._judged(call, error)
 
-    def _judged(self, call: _Call, error: Exception) -> Damaged:
+    def _judged(self, call: _Call, error: Exception) -> Damaged | NotCacheable:
         if isinstance(error, DamagedEntry):
             return Damaged(str(error))
+        if isinstance(error, NotCacheable) and call.method == "set":
+            return error
         if isinstance(error, PASSING):
             raise error
         raise unavailable(self.title, call.method, error) from error

@@ -4,185 +4,187 @@ One set holds a member ``<scope>\0<key>`` for each entry, all with score 0, so i
 those that have a ttl, scored by the time when it ends (milliseconds of the server's clock), so what is past is found
 without a search. Entries that the server evicted, or somebody else deleted, leave their members behind until a listing
 finds out.
+
+A last member, above all text, says that the set knows of all entries there are. It is put there when the set begins,
+together with a mark in a key of its own. So where there is the mark but no such member, the set was lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
-from redis import Redis
+from django.core.cache.backends.base import BaseCache
 
-from stepflows.caches.names import Name, reserved_key
+from stepflows.caches import scripts
+from stepflows.caches.backend import BATCH, Answer, Write
+from stepflows.caches.codec import current_codec
+from stepflows.caches.connection import Flow, Script
+from stepflows.caches.enumerable import HEAD_BYTES, made_prefix
+from stepflows.caches.names import Name, backend_key, lease_key, reserved_key
+from stepflows.engine.cache import Damaged
 
-__all__ = ["Index", "Range", "member_of", "name_of", "range_of"]
+__all__ = ["EVERYTHING", "NAMES", "Index", "Range", "batches", "milliseconds", "range_of"]
 
-#: The members from ``low`` (included) to ``high`` (left out; empty is no bound).
+T = TypeVar("T")
+
+#: The members from ``low`` (included) to ``high`` (left out).
 Range = tuple[bytes, bytes]
 
 # Above every byte of UTF-8.
 _TOP: Final = b"\xff"
-_STEP: Final = 1000
+EVERYTHING: Final[Range] = (b"", _TOP)
+
+#: How much one command reads, claims or writes: while it does, the server keeps everybody else waiting.
+NAMES: Final = 500
+_BYTES: Final = 1_000_000
 _CENTURIES: Final = 10**16
-
-_PURGE: Final = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function purge(most)
-    local past = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. string.format('%.0f', now), 'LIMIT', 0, most)
-    for _, member in ipairs(past) do
-        redis.call('ZREM', KEYS[1], member)
-        redis.call('ZREM', KEYS[2], member)
-    end
-    return #past == most
-end
-"""
-
-# Replies with what was there first, or nothing when it stored. What is there and no string is foreign.
-_STORE: Final = (
-    _PURGE
-    + """
-local data, member, ttl, replace = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-if not replace then
-    local first = redis.pcall('GET', KEYS[3])
-    if type(first) == 'string' then return first end
-end
-if ttl > 0 then
-    redis.call('SET', KEYS[3], data, 'PX', ARGV[3])
-    redis.call('ZADD', KEYS[2], string.format('%.0f', now + ttl), member)
-    purge(5)
-else
-    redis.call('SET', KEYS[3], data)
-    redis.call('ZREM', KEYS[2], member)
-end
-redis.call('ZADD', KEYS[1], 0, member)
-return false
-"""
-)
-
-# Everything that lists begins so, and replies with a false start while there is more to purge.
-_PURGED: Final = _PURGE + "if purge(1000) then return {1} end\n"
-
-_COUNT: Final = (
-    _PURGED
-    + """
-local below = redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. ARGV[1])
-if ARGV[2] == '' then return {0, redis.call('ZCARD', KEYS[1]) - below} end
-return {0, redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. ARGV[2]) - below}
-"""
-)
-
-# By rank, so that a page far in costs as much as the first one.
-_PAGE: Final = (
-    _PURGED
-    + """
-local first = redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. ARGV[1]) + tonumber(ARGV[3])
-local stop = first + tonumber(ARGV[4])
-if ARGV[2] ~= '' then stop = math.min(stop, redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. ARGV[2])) end
-if first >= stop then return {0, {}} end
-return {0, redis.call('ZRANGE', KEYS[1], first, stop - 1)}
-"""
-)
-
-_SCOPES: Final = (
-    _PURGED
-    + r"""
-local found, low = {}, '[' .. ARGV[1]
-for i = 1, tonumber(ARGV[2]) do
-    local member = redis.call('ZRANGEBYLEX', KEYS[1], low, '+', 'LIMIT', 0, 1)[1]
-    if not member then break end
-    found[i] = string.sub(member, 1, (string.find(member, '\0', 1, true) or #member + 1) - 1)
-    low = '[' .. found[i] .. '\0\255'
-end
-return {0, found}
-"""
-)
-
-# Looks and drops in one, so that an entry stored meanwhile stays listed.
-_LIVING: Final = """
-local living = {}
-for i, member in ipairs(ARGV) do
-    living[i] = redis.call('EXISTS', KEYS[i + 2])
-    if living[i] == 0 then
-        redis.call('ZREM', KEYS[1], member)
-        redis.call('ZREM', KEYS[2], member)
-    end
-end
-return living
-"""
+_WRITTEN: Final = {1: Answer.WRITTEN, 2: Answer.LATE, 3: Answer.LOST}
+# What means more than itself in a pattern of SCAN.
+_SPECIAL: Final = re.compile(r"[][*?\\]")
 
 
 class Index:
-    """The index of one alias, on a client that gives bytes."""
+    """The index of one alias, whose entries come and go with their members."""
 
-    def __init__(self, client: Redis, make_key: Callable[[str], str]) -> None:
-        self._client = client
-        self._keys = [make_key(reserved_key("index")), make_key(reserved_key("expiry"))]
+    def __init__(self, cache: BaseCache) -> None:
+        self._cache = cache
 
-    def store(self, key: str, name: Name, data: bytes, ttl: float | None, *, replace: bool) -> bytes | None:
-        """Write entry and index at once; or return the bytes that were there first."""
-        milliseconds = 0 if ttl is None else min(max(1, round(ttl * 1000)), _CENTURIES)
-        first = self._run(_STORE, [key], [data, member_of(name), milliseconds, int(replace)])
-        return first if isinstance(first, bytes) else None
+    def write(self, writes: Iterable[Write]) -> Flow[list[bytes | Answer]]:
+        """See :meth:`~stepflows.caches.backend.Backend.write`."""
+        answers: list[bytes | Answer] = []
+        for batch in _small_batches(writes):
+            places = [key for write in batch for key in self._places(write.name)]
+            arguments = [part for write in batch for part in _arguments(write)]
+            replies = yield from self._run(scripts.WRITE, places, arguments)
+            answers += [_WRITTEN[reply] if isinstance(reply, int) else reply for reply in replies]
+        return answers
 
-    def remove(self, keys: Sequence[str], names: Sequence[Name]) -> int:
+    def remove(self, names: Sequence[Name]) -> Flow[int]:
         """Remove entries and their members at once, and return how many entries there were."""
-        members = [member_of(name) for name in names]
-        with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.unlink(*keys)
-            for index in self._keys:
-                pipeline.zrem(index, *members)
-            return int(pipeline.execute()[0])
+        there = 0
+        for batch in batches(names, BATCH):
+            there += yield from self._run(scripts.REMOVE, self._keys(batch), map(_member_of, batch))
+        return there
 
-    def count(self, bounds: Range) -> int:
-        return int(self._listed(_COUNT, *bounds))
+    def count(self, bounds: Range) -> Flow[int]:
+        return self._listed(scripts.COUNT, *bounds)
 
-    def page(self, bounds: Range, start: int, limit: int) -> list[bytes]:
-        """Members of the range, by rank."""
-        members: list[bytes] = self._listed(_PAGE, *bounds, start, limit)
-        return members
+    def page(self, bounds: Range, start: int, limit: int) -> Flow[tuple[list[Name], bytes | None]]:
+        """Names of entries, of at most ``limit`` members by rank; and where the next page begins, if there is one.
 
-    def scopes(self) -> list[str]:
+        Members whose entry is not there are dropped from the index.
+        """
+        members = yield from self._listed(scripts.PAGE, *bounds, start, limit)
+        if not members:
+            return [], None
+        names = list(map(_name_of, members))
+        living = yield from self._run(scripts.LIVING, self._keys(names), members)
+        # From the last one on, whatever is removed or stored meanwhile.
+        following = members[-1] + b"\0" if len(members) == limit else None
+        return [name for name, lives in zip(names, living, strict=True) if lives], following
+
+    def scopes(self) -> Flow[list[str]]:
         """Every scope, by leaping from each one's first member to the next one's."""
         scopes: list[str] = []
         low = b""
         while True:
-            found = self._listed(_SCOPES, low, _STEP)
-            scopes += [_text(scope) for scope in found]
-            if len(found) < _STEP:
+            found = yield from self._listed(scripts.SCOPES, low, BATCH)
+            scopes += map(_text, found)
+            if len(found) < BATCH:
                 return scopes
             low = found[-1] + b"\0" + _TOP
 
-    def living(self, keys: Sequence[str], members: Sequence[bytes]) -> list[bytes]:
-        """Those members whose entry is there; the others are dropped from the index."""
-        exist = self._run(_LIVING, keys, members)
-        return [member for member, exists in zip(members, exist, strict=True) if exists]
+    def is_complete(self) -> Flow[bool]:
+        """Whether no index was lost, as far as the server still knows."""
+        return bool((yield from self._run(scripts.COMPLETE)))
 
-    def _listed(self, script: str, *arguments: bytes | int) -> Any:
+    def rebuild(self) -> Flow[int]:
+        """List every entry of the server's that lies where its name belongs, and return how many are listed then."""
+        pattern = _SPECIAL.sub(r"\\\g<0>", made_prefix(self._cache)) + "*"
+        cursor = -1
+        while cursor != 0:
+            cursor, places = yield ("SCAN", max(cursor, 0), "MATCH", pattern, "COUNT", BATCH)
+            if found := (yield from self._entries(places)):
+                yield from self._run(scripts.LIST, found, map(_member_of, found.values()))
+        yield from self._run(scripts.FINISH)
+        return (yield from self.count(EVERYTHING))
+
+    def _entries(self, places: Sequence[bytes]) -> Flow[dict[bytes, Name]]:
+        """Of some of the server's keys those that are entries, which tell their names: a key may be a hash."""
+        found: dict[bytes, Name] = {}
+        codec = current_codec()
+        for place, data in zip(places, (yield from scripts.HEADS(places, [HEAD_BYTES - 1])), strict=True):
+            head = codec.head(data)
+            if not isinstance(head, Damaged):
+                name = Name(head.scope, head.key)
+                if self._keys([name]) == [place.decode("utf-8", "replace")]:
+                    found[place] = name
+        return found
+
+    def _listed(self, script: Script, *arguments: bytes | int) -> Flow[Any]:
         while True:
-            more, *reply = self._run(script, [], arguments)
+            more, *reply = yield from self._run(script, (), arguments)
             if not more:
                 return reply[0]
 
-    def _run(self, script: str, keys: Sequence[str], arguments: Sequence[bytes | int]) -> Any:
-        return self._client.register_script(script)(keys=[*self._keys, *keys], args=arguments)
+    def _run(
+        self, script: Script, keys: Iterable[str | bytes] = (), arguments: Iterable[bytes | str | int] = ()
+    ) -> Flow[Any]:
+        # Made anew each time: a KEY_FUNCTION may give each tenant an index.
+        own = [self._cache.make_key(reserved_key(purpose)) for purpose in ("index", "expiry", "indexed")]
+        return (yield from script([*own, *keys], arguments))
+
+    def _keys(self, names: Iterable[Name]) -> list[str]:
+        make_key = self._cache.make_key
+        return [make_key(backend_key(name)) for name in names]
+
+    def _places(self, name: Name) -> tuple[str, str]:
+        return self._cache.make_key(backend_key(name)), self._cache.make_key(lease_key(name))
 
 
-def member_of(name: Name) -> bytes:
-    return "\0".join(name).encode("utf-8", "surrogatepass")
+def batches(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def name_of(member: bytes) -> Name:
-    scope, _, key = _text(member).partition("\0")
-    return Name(scope, key)
+def _arguments(write: Write) -> tuple[bytes | str | int, ...]:
+    span = 0 if write.ttl is None else milliseconds(write.ttl)
+    return write.data, _member_of(write.name), span, write.token, int(write.replace), int(write.yields)
+
+
+def _small_batches(writes: Iterable[Write]) -> Iterator[list[Write]]:
+    batch: list[Write] = []
+    size = 0
+    for write in writes:
+        size += len(write.data)
+        if batch and (size > _BYTES or len(batch) == NAMES):
+            yield batch
+            batch, size = [], len(write.data)
+        batch.append(write)
+    if batch:
+        yield batch
+
+
+def milliseconds(seconds: float) -> int:
+    return min(max(1, round(seconds * 1000)), _CENTURIES)
 
 
 def range_of(scope: str | None, prefix: str = "") -> Range:
     """The members of a scope whose key has a prefix; or all members of all scopes."""
     if scope is None:
-        return b"", b""
-    low = member_of(Name(scope, prefix))
+        return EVERYTHING
+    low = _member_of(Name(scope, prefix))
     return low, low + _TOP
+
+
+def _member_of(name: Name) -> bytes:
+    return "\0".join(name).encode("utf-8", "surrogatepass")
+
+
+def _name_of(member: bytes) -> Name:
+    scope, _, key = _text(member).partition("\0")
+    return Name(scope, key)
 
 
 def _text(data: bytes) -> str:

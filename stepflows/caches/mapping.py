@@ -6,8 +6,9 @@ import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from stepflows.caches import local
 from stepflows.caches.backend import reaching
-from stepflows.engine.cache import MISSING, Damaged, Lookup
+from stepflows.engine.cache import MISSING, Busy, Claimed, Damaged, Entry, Lease, Lookup, Standing
 from stepflows.results import Err, Ok, Result
 
 __all__ = ["MappingCache", "expired", "judged", "remaining"]
@@ -32,8 +33,42 @@ class MappingCache:
     def load_many(self, keys: Sequence[str]) -> list[Lookup]:
         return [self.load(key) for key in keys]
 
+    @reaching("list keys")
+    def keys(self, prefix: str = "") -> list[str]:
+        keys: list[Any] = list(self.given)
+        return [key for key in keys if isinstance(key, str) and key.startswith(prefix)]
+
+    def claim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        taken = local.take(self.given, keys)
+        if refresh:
+            return list(taken)
+        try:
+            return [self._looked_again(key, lease) for key, lease in zip(keys, taken, strict=True)]
+        except BaseException:
+            self.release([lease for lease in taken if isinstance(lease, Lease)])
+            raise
+
+    def store(self, entries: Sequence[Entry]) -> list[Standing]:
+        standing: list[Standing] = [self._store(entry.key, entry.result, replace=entry.replace) for entry in entries]
+        self.release([entry.lease for entry in entries if entry.lease])
+        return standing
+
+    def release(self, leases: Sequence[Lease]) -> None:
+        local.give_back(leases)
+
+    def abandon(self, leases: Sequence[Lease]) -> None:
+        self.release(leases)
+
+    def _looked_again(self, key: str, lease: Lease | Busy) -> Claimed:
+        found = self.load(key)
+        if not isinstance(found, Ok | Err):
+            return lease
+        if isinstance(lease, Lease):
+            self.release([lease])
+        return found
+
     @reaching("write")
-    def store(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
+    def _store(self, key: str, result: Result[Any], *, replace: bool) -> Result[Any]:
         if expired(result):
             if replace:
                 self.given.pop(key, None)
@@ -52,8 +87,17 @@ class MappingCache:
     async def aload_many(self, keys: Sequence[str]) -> list[Lookup]:
         return self.load_many(keys)
 
-    async def astore(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
-        return self.store(key, result, replace=replace)
+    async def akeys(self, prefix: str = "") -> list[str]:
+        return self.keys(prefix)
+
+    async def aclaim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        return self.claim(keys, seconds, refresh=refresh)
+
+    async def astore(self, entries: Sequence[Entry]) -> list[Standing]:
+        return self.store(entries)
+
+    async def arelease(self, leases: Sequence[Lease]) -> None:
+        self.release(leases)
 
 
 def judged(found: object) -> Lookup:

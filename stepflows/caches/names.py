@@ -7,7 +7,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-__all__ = ["PREFIX", "Name", "backend_key", "namespace_of", "reserved_key", "scope_of"]
+__all__ = ["PREFIX", "Name", "backend_key", "lease_key", "namespace_of", "reserved_key", "scope_of"]
 
 #: Every key that stepflows gives to a Django cache begins so.
 PREFIX: Final = "stepflows:"
@@ -56,6 +56,12 @@ def backend_key(name: Name) -> str:
 def reserved_key(purpose: str) -> str:
     """A key for something that is no entry, such as an index. No entry can have it: quoting never makes such a sign."""
     return f"{PREFIX}%.{purpose}"
+
+
+def lease_key(name: Name) -> str:
+    """The key of the entry's lease, before the cache's own ``make_key``. Sixteen bytes of a hash tell names apart."""
+    digest = hashlib.blake2b("\0".join(name).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return reserved_key(f"lease:{digest}")
 
 
 def _hashed(name: Name) -> str:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Final, cast
-from weakref import WeakKeyDictionary
+from functools import cached_property, partial
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from django.core.cache.backends.base import BaseCache
-from django_redis.cache import RedisCache
-from redis import Redis, ResponseError
+from redis import ResponseError
 
-from stepflows.caches.backend import BATCH, reaching
-from stepflows.caches.index import Index, Range, name_of, range_of
-from stepflows.caches.names import Name, backend_key
-from stepflows.errors import InvalidUse
+from stepflows.caches import scripts
+from stepflows.caches.backend import BATCH, PASSING, Answer, Held, Hold, Write, unavailable
+from stepflows.caches.connection import Connection, Flow
+from stepflows.caches.index import NAMES, Index, Range, batches, milliseconds, range_of
+from stepflows.caches.keeper import claim_in_thread
+from stepflows.caches.names import Name, backend_key, lease_key
+from stepflows.engine.cache import Busy
 
 __all__ = ["RedisBackend"]
 
-_MGET: Final = 500
+T = TypeVar("T")
 
 
 class RedisBackend:
@@ -30,52 +32,81 @@ class RedisBackend:
 
     def __init__(self, title: str, source: Callable[[], BaseCache]) -> None:
         self.title = title
-        # Django keeps a cache object per thread, so it is asked for each time.
         self._source = source
 
-    @reaching("read")
-    def read(self, name: Name) -> bytes | None:
-        cache = self._source()
+    @cached_property
+    def _connection(self) -> Connection:
+        """One for all threads, and one cache object, which is asked to make every key."""
         try:
-            return cast("bytes | None", self._client(cache).get(cache.make_key(backend_key(name))))
+            return Connection(self.title, self._source())
+        except Exception as error:
+            self._fail("connect", error)
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self._connection.cache)
+
+    # What a workflow asks.
+
+    def read(self, name: Name) -> bytes | None:
+        # The one that is asked most, and so the one that is spelt out.
+        try:
+            connection = self._connection
+            data: bytes | None = connection.get(connection.make_key(backend_key(name)))
         except ResponseError as error:
-            return _foreign(error)
+            return self._foreign(error)
+        except Exception as error:
+            self._fail("read", error)
+        return data
 
-    @reaching("read")
+    async def aread(self, name: Name) -> bytes | None:
+        return await self._arun("read", self._read(name))
+
     def read_many(self, names: Sequence[Name]) -> list[bytes | None]:
-        cache = self._source()
-        client = self._client(cache)
-        found: list[bytes | None] = []
-        for batch in _batches(names, _MGET):
-            found += cast("list[bytes | None]", client.mget(_keys(cache, batch)))
-        return found
+        return self._run("read", self._read_many(names))
 
-    @reaching("write")
-    def write(self, name: Name, data: bytes, *, ttl: float | None, replace: bool) -> bytes | None:
-        cache = self._source()
-        return self._index(cache).store(cache.make_key(backend_key(name)), name, data, ttl, replace=replace)
+    async def aread_many(self, names: Sequence[Name]) -> list[bytes | None]:
+        return await self._arun("read", self._read_many(names))
 
-    @reaching("delete")
+    def claim(
+        self, names: Sequence[Name], token: str, seconds: float, *, force: bool = False
+    ) -> list[bytes | Answer | Held | Busy]:
+        return self._run("claim", self._claim(names, token, seconds, force=force))
+
+    async def aclaim(
+        self, names: Sequence[Name], token: str, seconds: float, *, force: bool = False
+    ) -> list[bytes | Answer | Held | Busy]:
+        if self._connection.is_for_loops:
+            return await self._arun("claim", self._claim(names, token, seconds, force=force))
+        claim = partial(self.claim, names, token, seconds, force=force)
+        holds = [Hold(name, token) for name in names]
+        return await claim_in_thread(claim, self, holds, sensitive=not self._connection.has_stock_keys)
+
+    def write(self, writes: Sequence[Write]) -> list[bytes | Answer]:
+        return self._run("write", self._index.write(writes))
+
+    async def awrite(self, writes: Sequence[Write]) -> list[bytes | Answer]:
+        return await self._arun("write", self._index.write(writes))
+
+    def renew(self, holds: Sequence[Hold], seconds: float) -> list[bool]:
+        return self._run("renew leases", self._renew(holds, seconds))
+
+    def release(self, holds: Sequence[Hold]) -> None:
+        self._run("release leases", self._release(holds))
+
+    async def arelease(self, holds: Sequence[Hold]) -> None:
+        await self._arun("release leases", self._release(holds))
+
+    # What an operator asks.
+
     def remove(self, names: Sequence[Name]) -> int:
-        cache = self._source()
-        index = self._index(cache)
-        return sum(index.remove(_keys(cache, batch), batch) for batch in _batches(names, BATCH))
+        return self._run("delete", self._index.remove(names))
 
-    @reaching("read")
-    def contains(self, name: Name) -> bool:
-        cache = self._source()
-        return bool(self._client(cache).exists(cache.make_key(backend_key(name))))
+    async def aremove(self, names: Sequence[Name]) -> int:
+        return await self._arun("delete", self._index.remove(names))
 
-    @reaching("read")
     def heads(self, names: Sequence[Name], size: int = 512) -> list[bytes | None]:
-        cache = self._source()
-        found: list[bytes | None] = []
-        for batch in _batches(names, BATCH):
-            with self._client(cache).pipeline(transaction=False) as pipeline:
-                for key in _keys(cache, batch):
-                    pipeline.getrange(key, 0, size - 1)
-                found += [_head(reply) for reply in pipeline.execute(raise_on_error=False)]
-        return found
+        return self._run("read", self._heads(names, size))
 
     def names(self, scope: str | None = None, prefix: str = "", start: int = 0, limit: int | None = None) -> list[Name]:
         names: list[Name] = []
@@ -96,9 +127,84 @@ class RedisBackend:
     def count(self, scope: str | None = None, prefix: str = "") -> int:
         return sum(self._count(bounds) for bounds in self._ranges(scope, prefix))
 
-    @reaching("list keys")
     def scopes(self) -> list[str]:
-        return self._index(self._source()).scopes()
+        return self._run("list keys", self._index.scopes())
+
+    def is_complete(self) -> bool:
+        return self._run("list keys", self._index.is_complete())
+
+    def rebuild(self) -> int:
+        return self._run("list keys", self._index.rebuild())
+
+    # How it is done, in either voice.
+
+    def _run(self, purpose: str, flow: Flow[T]) -> T:
+        try:
+            return self._connection.run(flow)
+        except Exception as error:
+            self._fail(purpose, error)
+
+    async def _arun(self, purpose: str, flow: Flow[T]) -> T:
+        try:
+            return await self._connection.arun(flow)
+        except Exception as error:
+            self._fail(purpose, error)
+
+    def _fail(self, purpose: str, error: Exception) -> NoReturn:
+        if isinstance(error, PASSING):
+            raise error
+        raise unavailable(self.title, purpose, error) from error
+
+    def _foreign(self, error: ResponseError) -> bytes:
+        """No bytes at all for a key that holds a list or a hash of somebody's; any other error is an error."""
+        if "WRONGTYPE" not in str(error):
+            self._fail("read", error)
+        return b""
+
+    def _read(self, name: Name) -> Flow[bytes | None]:
+        try:
+            data: bytes | None = yield ("GET", self._connection.make_key(backend_key(name)))
+        except ResponseError as error:
+            return self._foreign(error)
+        return data
+
+    def _read_many(self, names: Sequence[Name]) -> Flow[list[bytes | None]]:
+        found: list[bytes | None] = []
+        for batch in batches(names, NAMES):
+            found += yield ("MGET", *self._keys(batch))
+        return found
+
+    def _claim(
+        self, names: Sequence[Name], token: str, seconds: float, *, force: bool
+    ) -> Flow[list[bytes | Answer | Held | Busy]]:
+        make_key = self._connection.make_key
+        answers: list[bytes | Answer | Held | Busy] = []
+        for batch in batches(names, NAMES):
+            places = [make_key(key(name)) for name in batch for key in (backend_key, lease_key)]
+            arguments: list[int | str] = [token, milliseconds(seconds), int(force)]
+            replies = yield from scripts.CLAIM(places, arguments)
+            # With a KEY_FUNCTION of the project's own, the thread that renews might make another key.
+            own = places[1::2] if not self._connection.has_stock_keys else [""] * len(batch)
+            answers += [_claimed(reply, place) for reply, place in zip(replies, own, strict=True)]
+        return answers
+
+    def _renew(self, holds: Sequence[Hold], seconds: float) -> Flow[list[bool]]:
+        held: list[bool] = []
+        for batch in batches(holds, NAMES):
+            arguments: list[int | str] = [milliseconds(seconds), *(hold.token for hold in batch)]
+            held += map(bool, (yield from scripts.RENEW(self._leases(batch), arguments)))
+        return held
+
+    def _release(self, holds: Sequence[Hold]) -> Flow[None]:
+        for batch in batches(holds, NAMES):
+            yield from scripts.RELEASE(self._leases(batch), [hold.token for hold in batch])
+
+    def _heads(self, names: Sequence[Name], size: int) -> Flow[list[bytes | None]]:
+        found: list[bytes | None] = []
+        for batch in batches(names, BATCH):
+            heads = yield from scripts.HEADS(self._keys(batch), [size - 1])
+            found += [b"" if isinstance(head, list) else head or None for head in heads]
+        return found
 
     def _ranges(self, scope: str | None, prefix: str) -> list[Range]:
         """A prefix is of keys, so among all scopes it is a range in each."""
@@ -107,72 +213,29 @@ class RedisBackend:
         return [range_of(scope, prefix)]
 
     def _pages(self, bounds: Range, start: int, limit: int | None, size: int = BATCH) -> Iterator[list[Name]]:
+        low: bytes | None
         low, high = bounds
-        while limit is None or limit > 0:
+        while low is not None and (limit is None or limit > 0):
             wanted = size if limit is None else min(size, limit)
-            members, names = self._page((low, high), start, wanted)
+            names, low = self._run("list keys", self._index.page((low, high), start, wanted))
             yield names
-            if len(members) < wanted:
-                return
-            # From the last one on, whatever was removed or stored meanwhile; a page is filled up from there.
-            low, start = members[-1] + b"\0", 0
-            limit = None if limit is None else limit - len(names)
+            # A page of which some have gone is filled up from there.
+            start, limit = 0, None if limit is None else limit - len(names)
 
-    @reaching("list keys")
-    def _page(self, bounds: Range, start: int, limit: int) -> tuple[list[bytes], list[Name]]:
-        cache = self._source()
-        index = self._index(cache)
-        members = index.page(bounds, start, limit)
-        if not members:
-            return [], []
-        keys = _keys(cache, map(name_of, members))
-        return members, [name_of(member) for member in index.living(keys, members)]
-
-    @reaching("count keys")
     def _count(self, bounds: Range) -> int:
-        return self._index(self._source()).count(bounds)
+        return self._run("count keys", self._index.count(bounds))
 
-    def _index(self, cache: BaseCache) -> Index:
-        return Index(self._client(cache), cache.make_key)
+    def _keys(self, names: Iterable[Name]) -> list[str]:
+        make_key = self._connection.make_key
+        return [make_key(backend_key(name)) for name in names]
 
-    def _client(self, cache: Any) -> Redis:
-        if isinstance(cache, RedisCache):
-            client = cast("Redis", cache.client.get_client(write=True))
-        else:
-            client = _kept_client(cache)
-        if client.connection_pool.connection_kwargs.get("decode_responses"):
-            raise InvalidUse(
-                f"The {self.title} has decode_responses=True, but entries are bytes and no text. Take that option "
-                "away, or use another alias for steps."
-            )
-        return client
+    def _leases(self, holds: Iterable[Hold]) -> list[str]:
+        return [hold.place or self._connection.make_key(lease_key(hold.name)) for hold in holds]
 
 
-# Django makes a client for each call, which takes longer than the call itself; its pool stays the same.
-_clients: Final[WeakKeyDictionary[BaseCache, Redis]] = WeakKeyDictionary()
-
-
-def _kept_client(cache: Any) -> Redis:
-    client = _clients.get(cache)
-    if client is None:
-        client = _clients[cache] = cast("Redis", cache._cache.get_client(None, write=True))  # noqa: SLF001 - as it does
-    return client
-
-
-def _keys(cache: BaseCache, names: Iterable[Name]) -> list[str]:
-    return [cache.make_key(backend_key(name)) for name in names]
-
-
-def _head(reply: Any) -> bytes | None:
-    return _foreign(reply) if isinstance(reply, Exception) else reply or None
-
-
-def _foreign(error: Exception) -> bytes:
-    """No bytes at all for a key that holds a list or a hash of somebody's; any other error is an error."""
-    if "WRONGTYPE" in str(error):
-        return b""
-    raise error
-
-
-def _batches(names: Sequence[Name], size: int) -> Iterable[Sequence[Name]]:
-    return (names[start : start + size] for start in range(0, len(names), size))
+def _claimed(reply: Any, place: str) -> bytes | Answer | Held | Busy:
+    if isinstance(reply, list):
+        return Busy(reply[0].decode("utf-8", "replace"))
+    if isinstance(reply, bytes):
+        return reply
+    return Held(place) if place else Answer.GRANTED

@@ -13,14 +13,14 @@ from django.core.cache.backends.base import BaseCache
 
 from stepflows import conf
 from stepflows.caches.aliases import alias_of, backend_for, backend_of, is_django_cache
-from stepflows.caches.backend import Backend
-from stepflows.caches.codec import current_codec
-from stepflows.caches.mapping import expired, remaining
+from stepflows.caches.backend import Backend, Hold
+from stepflows.caches.exchange import adrive, all_decoded, claiming, decoded, drive, holds, storing
+from stepflows.caches.keeper import keeper
 from stepflows.caches.names import Name, scope_of
-from stepflows.engine.cache import MISSING, Damaged, Lookup
-from stepflows.engine.keys import check_key, check_name, check_version
+from stepflows.engine.cache import Claimed, Damaged, Entry, Lease, Lookup, Standing
+from stepflows.engine.keys import check_key, check_name, check_version, is_plain, new_token
 from stepflows.engine.policy import Ttl, seconds
-from stepflows.errors import InvalidUse
+from stepflows.errors import InvalidUse, NotCacheable
 from stepflows.results import Err, Ok, Result, Stamp, stamped
 
 __all__ = ["StepCache"]
@@ -81,47 +81,41 @@ class StepCache:
 
     def load(self, key: str) -> Lookup:
         """What is stored under the key: a result, ``MISSING`` or ``Damaged``."""
-        return self._decoded(key, self.backend.read(Name(self.scope, key)))
+        return decoded(self.scope, key, self.backend.read(Name(self.scope, key)))
 
     def load_many(self, keys: Sequence[str]) -> list[Lookup]:
         """What is stored under each key, in the order asked."""
-        found = self.backend.read_many([Name(self.scope, key) for key in keys])
-        return [self._decoded(key, data) for key, data in zip(keys, found, strict=True)]
+        return all_decoded(self.scope, keys, self.backend.read_many([Name(self.scope, key) for key in keys]))
 
-    def store(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
-        """Store a result and return what now stands there: the first stored wins, unless ``replace``.
+    def claim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        """For each key the result that is stored by now, or else a lease for that long, or else who has it."""
+        backend, token = self.backend, new_token()
+        try:
+            return drive(backend, claiming(self.scope, backend, token, keys, seconds, refresh=refresh))
+        except BaseException:
+            # Some may have been granted before it failed.
+            keeper.abandon(backend, [Hold(Name(self.scope, key), token) for key in keys])
+            raise
 
-        Raises :exc:`~stepflows.errors.NotCacheable` when the result cannot be kept as it is.
-        """
-        ttl = remaining(result)
-        if ttl is not None and ttl <= 0:
-            if replace:
-                self.backend.remove([Name(self.scope, key)])
-            return result
-        name, data = Name(self.scope, key), current_codec().encode(result, self.scope, key)
-        first = self.backend.write(name, data, ttl=ttl, replace=replace)
-        if first is None or first == data:
-            return result
-        standing = self._decoded(key, first)
-        if isinstance(standing, Ok | Err):
-            return standing
-        self.backend.write(name, data, ttl=ttl, replace=True)
-        return result
+    def store(self, entries: Sequence[Entry]) -> list[Standing]:
+        """Store results and say what now stands there: the first stored wins, unless it is to be replaced."""
+        return drive(self.backend, storing(self.scope, entries))
 
-    def _decoded(self, key: str, data: bytes | None) -> Lookup:
-        if data is None:
-            return MISSING
-        found = current_codec().decode(data, self.scope, key)
-        return MISSING if isinstance(found, Ok | Err) and expired(found) else found
+    def release(self, leases: Sequence[Lease]) -> None:
+        """End leases whose steps are not stored."""
+        keeper.forget(leases)
+        self.backend.release(holds(leases))
+
+    def abandon(self, leases: Sequence[Lease]) -> None:
+        """The same soon, in another thread."""
+        keeper.forget(leases)
+        keeper.abandon(self.backend, holds(leases))
 
     # The Map.
 
     def get(self, key: str) -> Result[Any] | None:
         """The result under the key, or ``None`` when there is none. A damaged entry is logged and counts as none."""
-        found = self.load(self._checked(key))
-        if isinstance(found, Damaged):
-            logger.warning("%r holds a damaged entry under %r, which counts as missing: %s", self, key, found.reason)
-        return found if isinstance(found, Ok | Err) else None
+        return self._usable(key, self.load(self._checked(key)))
 
     def set(self, key: str, result: Result[Any], ttl: Ttl = None) -> None:
         """Store an ``Ok`` or ``Err`` in place of what is there.
@@ -139,7 +133,9 @@ class StepCache:
         span = seconds(ttl, f"{self!r}.set({key!r})")
         if span is not None:
             stamp = stamp._replace(expires_at=now + span)
-        self.store(self._checked(key), stamped(result, stamp), replace=True)
+        [standing] = self.store([Entry(self._checked(key), stamped(result, stamp), replace=True)])
+        if isinstance(standing, NotCacheable):
+            raise standing
 
     def has(self, key: str) -> bool:
         """Whether :meth:`get` would give a result."""
@@ -171,33 +167,50 @@ class StepCache:
     def __iter__(self) -> Iterator[str]:
         return (name.key for names in self.backend.walk(self.scope) for name in names)
 
+    def _usable(self, key: str, found: Lookup) -> Result[Any] | None:
+        if isinstance(found, Damaged):
+            logger.warning("%r holds a damaged entry under %r, which counts as missing: %s", self, key, found.reason)
+        return found if isinstance(found, Ok | Err) else None
+
     def _checked(self, key: Any) -> str:
-        return check_key(key, repr(self))
+        return key if is_plain(key) else check_key(key, repr(self))
 
     def _prefix(self, prefix: Any) -> str:
         if not isinstance(prefix, str):
             raise InvalidUse(f"{self!r}: the prefix is {prefix!r}; it must be a str.")
         return prefix
 
-    # The same for async code, in the thread that Django keeps for this.
+    # The same for async code.
 
     async def aload(self, key: str) -> Lookup:
-        return await sync_to_async(self.load)(key)
+        return decoded(self.scope, key, await self.backend.aread(Name(self.scope, key)))
 
     async def aload_many(self, keys: Sequence[str]) -> list[Lookup]:
-        return await sync_to_async(self.load_many)(keys)
+        return all_decoded(self.scope, keys, await self.backend.aread_many([Name(self.scope, key) for key in keys]))
 
-    async def astore(self, key: str, result: Result[Any], *, replace: bool = False) -> Result[Any]:
-        return await sync_to_async(self.store)(key, result, replace=replace)
+    async def aclaim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
+        backend, token = self.backend, new_token()
+        try:
+            return await adrive(backend, claiming(self.scope, backend, token, keys, seconds, refresh=refresh))
+        except BaseException:
+            keeper.abandon(backend, [Hold(Name(self.scope, key), token) for key in keys])
+            raise
+
+    async def astore(self, entries: Sequence[Entry]) -> list[Standing]:
+        return await adrive(self.backend, storing(self.scope, entries))
+
+    async def arelease(self, leases: Sequence[Lease]) -> None:
+        keeper.forget(leases)
+        await self.backend.arelease(holds(leases))
 
     async def aget(self, key: str) -> Result[Any] | None:
-        return await sync_to_async(self.get)(key)
+        return self._usable(key, await self.aload(self._checked(key)))
 
     async def aset(self, key: str, result: Result[Any], ttl: Ttl = None) -> None:
         await sync_to_async(self.set)(key, result, ttl)
 
     async def ahas(self, key: str) -> bool:
-        return await sync_to_async(self.has)(key)
+        return isinstance(await self.aload(self._checked(key)), Ok | Err)
 
     async def adelete(self, key: str) -> bool:
         return await sync_to_async(self.delete)(key)

@@ -9,12 +9,14 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
+from stepflows.engine.cache import Lease
 from stepflows.engine.operations import Outcome, Raised, Returned, StepInfo
 from stepflows.errors import InvalidUse
 
-__all__ = ["attempt", "current_step", "is_async", "running_step"]
+__all__ = ["attempt", "current_step", "holding", "is_async", "running_step"]
 
 _current: ContextVar[StepInfo | None] = ContextVar("stepflows_current_step", default=None)
+_holding: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("stepflows_leases", default=())
 
 
 def current_step() -> StepInfo:
@@ -41,11 +43,19 @@ def attempt(function: Callable[[], Any]) -> Outcome:
         return Raised(error)
 
 
+def holding() -> tuple[tuple[str, str], ...]:
+    """Token and key of each lease under which this code runs, that of the outermost step first."""
+    return _holding.get()
+
+
 @contextmanager
-def running_step(info: StepInfo | None) -> Iterator[None]:
+def running_step(info: StepInfo | None, lease: Lease | None = None) -> Iterator[None]:
     """What is called in here is this step's function, or no step's."""
     token = _current.set(info)
+    outer = _holding.set((*_holding.get(), (lease.token, lease.key))) if lease else None
     try:
         yield
     finally:
+        if outer:
+            _holding.reset(outer)
         _current.reset(token)

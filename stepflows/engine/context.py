@@ -41,21 +41,22 @@ class RunContext:
         self.run_id = run_id or str(uuid.uuid4())
         #: Results that count in this run although the cache does not hold them.
         self.kept: dict[str, Result[Any]] = {}
-        self._labels: dict[str, str] = {}
+        #: What was looked up before the body began.
+        self.ahead: dict[str, Result[Any]] = {}
+        #: Whose each key is.
+        self.labels: dict[str, str] = {}
         self._failures: dict[int, Err] = {}
 
     def where(self, label: Any, key: Any = None) -> str:
         """The step as error messages and the log name it."""
         return f"workflow {self.workflow!r}, step {label!r}" + (f" (key {key!r})" if key is not None else "")
 
-    def claim(self, key: str, label: str) -> None:
-        """Note that this key is this label's, or raise :exc:`~stepflows.errors.StepKeyConflict`."""
-        first = self._labels.setdefault(key, label)
-        if first != label:
-            raise StepKeyConflict(
-                f"Workflow {self.workflow!r} uses the key {key!r} for the steps {first!r} and {label!r}. One of them "
-                f"would be given the other's result; give each a key of its own, such as {label + ':' + key!r}."
-            )
+    def conflict(self, key: str, label: str) -> StepKeyConflict:
+        """The error for a key that is another label's already."""
+        return StepKeyConflict(
+            f"Workflow {self.workflow!r} uses the key {key!r} for the steps {self.labels[key]!r} and {label!r}. One of "
+            f"them would be given the other's result; give each a key of its own, such as {label + ':' + key!r}."
+        )
 
     def token(self, key: str | None, part: str) -> str:
         """The idempotency key of a step, or of a part of ``step.all`` and ``step.map``."""

@@ -12,29 +12,37 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from stepflows.engine.cache import Cache
 from stepflows.engine.calls import attempt, is_async, running_step
 from stepflows.engine.context import logger
+from stepflows.engine.deferrals import Deferral, deferral
 from stepflows.engine.events import Event, Listener
 from stepflows.engine.loops import discard, is_on_a_loop, running_loop, wait_for
 from stepflows.engine.operations import (
     Call,
+    Claim,
+    Defer,
+    Deferred,
     Emit,
     Gathering,
+    Keys,
     Load,
     LoadMany,
     Outcome,
     Pause,
     Plan,
     Raised,
+    Release,
     Returned,
     Store,
     Together,
 )
 from stepflows.engine.policy import is_interrupt
-from stepflows.engine.threads import Hop, Pool, Threads, hop
+from stepflows.engine.threads import Hop, Pool, Threads, hop, in_thread, watched
+from stepflows.engine.transactions import Watch
 from stepflows.errors import InvalidUse
 from stepflows.results import Result
 
@@ -42,6 +50,7 @@ __all__ = ["AsyncDriver", "Driver"]
 
 #: The position of a plan, the plan, and the context to drive it in.
 Job = tuple[int, Plan, Context | None]
+Then = Callable[[Sequence[int]], Plan]
 
 
 def _width(operation: Together, most: int) -> int:
@@ -66,7 +75,12 @@ class Driver:
         if cache is not None:
             self._perform[Load] = lambda operation: cache.load(operation.key)
             self._perform[LoadMany] = lambda operation: cache.load_many(operation.keys)
-            self._perform[Store] = lambda op: cache.store(op.key, op.result, replace=op.replace)
+            self._perform[Keys] = lambda operation: cache.keys(operation.prefix)
+            self._perform[Claim] = lambda op: cache.claim(op.keys, op.seconds, refresh=op.refresh)
+            self._perform[Store] = lambda operation: cache.store(operation.entries)
+            self._perform[Release] = lambda operation: cache.release(operation.leases)
+            self._perform[Defer] = self.defer
+            self._perform[Deferred] = _deferred
 
     def drive(self, plan: Plan) -> Result[Any]:
         """Perform what the plan asks for until it returns its result."""
@@ -75,7 +89,7 @@ class Driver:
             operation = next(plan)
             while True:
                 try:
-                    if self.stopped and not isinstance(operation, Emit):
+                    if self.stopped and not isinstance(operation, Emit | Release):
                         raise asyncio.CancelledError  # noqa: TRY301 - as if the operation had been cancelled
                     answer = perform[type(operation)](operation)
                 except BaseException as error:
@@ -87,10 +101,14 @@ class Driver:
             return result
 
     def _call(self, operation: Call) -> Outcome:
-        with running_step(operation.step):
-            outcome = attempt(operation.function)
-            if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
-                return self._awaited(outcome.value)
+        with running_step(operation.step, operation.lease):
+            call = partial(self._called, operation.function)
+            return watched(call, self.threads) if _is_kept(operation) else call()
+
+    def _called(self, function: Callable[[], Any]) -> Outcome:
+        outcome = attempt(function)
+        if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
+            return self._awaited(outcome.value)
         return outcome
 
     def _awaited(self, awaitable: Awaitable[Any]) -> Outcome:
@@ -108,42 +126,82 @@ class Driver:
             except Exception as error:
                 _report(listener, operation.event, error)
 
+    def defer(self, operation: Defer) -> None:
+        def committed() -> None:
+            # This run may have been stopped since; what it did stands.
+            Driver(self.cache, self.listeners, self.threads).drive(operation.committed())
+
+        def forgotten() -> None:
+            operation.forgotten()
+            if self.cache and operation.entry.lease:
+                self.cache.abandon([operation.entry.lease])
+
+        Deferral(operation.transactions, operation.entry, committed, forgotten).begin()
+
     def _together(self, operation: Together) -> Gathering:
         gathering = Gathering(len(operation.plans))
         width = _width(operation, self.threads.max_workers())
         if width <= 1 or self.threads.pinned():
-            self._work(((index, plan, None) for index, plan in enumerate(operation.plans)), gathering)
+            jobs: Iterator[Job] = ((index, plan, None) for index, plan in enumerate(operation.plans))
+            then = operation.then
+            self._work(jobs, gathering, (lambda index: self._drive_then(then, [index])) if then else _nothing)
         else:
-            self._in_threads(operation.plans, gathering, width)
+            self._in_threads(operation, gathering, width)
         return gathering
 
-    def _in_threads(self, plans: Sequence[Plan], gathering: Gathering, width: int) -> None:
+    def _in_threads(self, operation: Together, gathering: Gathering, width: int) -> None:
         if is_on_a_loop():
             # This call blocks the loop, so the threads must not wait for it.
             running_loop.set(None)
         # Threads may share the iterator of a list: taking from it is one step.
-        jobs = iter([(index, plan, copy_context()) for index, plan in enumerate(plans)])
-        with ThreadPoolExecutor(width, thread_name_prefix="stepflows") as pool:
+        jobs = iter([(index, plan, copy_context()) for index, plan in enumerate(operation.plans)])
+        then = operation.then
+        ended: SimpleQueue[int | None] = SimpleQueue()
+        with ThreadPoolExecutor(width + bool(then), thread_name_prefix="stepflows") as pool:
+            after = pool.submit(copy_context().run, self._work_after, then, ended, gathering) if then else None
+            take = ended.put if then else _nothing
             try:
-                for worker in [pool.submit(self._work_in_thread, jobs, gathering) for _ in range(width)]:
+                for worker in [pool.submit(self._work_in_thread, jobs, gathering, take) for _ in range(width)]:
                     worker.result()
             finally:
                 gathering.open = False
+                ended.put(None)
+            if after:
+                after.result()
 
-    def _work_in_thread(self, jobs: Iterator[Job], gathering: Gathering) -> None:
+    def _work_in_thread(self, jobs: Iterator[Job], gathering: Gathering, take: Callable[[int], None]) -> None:
         try:
-            self._work(jobs, gathering)
+            self._work(jobs, gathering, take)
         except BaseException:
             gathering.open = False
             raise
         finally:
             self.threads.finished()
 
-    def _work(self, jobs: Iterator[Job], gathering: Gathering) -> None:
+    def _work(self, jobs: Iterator[Job], gathering: Gathering, take: Callable[[int], None]) -> None:
         for index, plan, context in jobs:
             if not gathering.open:
                 return
             gathering.take(index, context.run(self.drive, plan) if context else self.drive(plan))
+            take(index)
+
+    def _work_after(self, then: Then, ended: SimpleQueue[int | None], gathering: Gathering) -> None:
+        """Take what has ended since the last look, all at once."""
+        try:
+            more = True
+            while more:
+                batch = [ended.get(), *(ended.get() for _ in range(ended.qsize()))]
+                more = None not in batch
+                self._drive_then(then, [index for index in batch if index is not None])
+        except BaseException:
+            gathering.open = False
+            raise
+        finally:
+            self.threads.finished()
+
+    def _drive_then(self, then: Then, indexes: Sequence[int]) -> None:
+        if indexes:
+            self.drive(then(indexes))
 
 
 class AsyncDriver:
@@ -169,7 +227,13 @@ class AsyncDriver:
         if cache is not None:
             self._perform[Load] = lambda operation: cache.aload(operation.key)
             self._perform[LoadMany] = lambda operation: cache.aload_many(operation.keys)
-            self._perform[Store] = lambda op: cache.astore(op.key, op.result, replace=op.replace)
+            self._perform[Keys] = lambda operation: cache.akeys(operation.prefix)
+            self._perform[Claim] = lambda op: cache.aclaim(op.keys, op.seconds, refresh=op.refresh)
+            self._perform[Store] = lambda operation: cache.astore(operation.entries)
+            self._perform[Release] = lambda operation: cache.arelease(operation.leases)
+            # Transactions belong to the thread that Django's own async methods use.
+            self._perform[Defer] = lambda operation: in_thread(partial(self._sync().defer, operation))
+            self._perform[Deferred] = lambda operation: in_thread(partial(_deferred, operation))
 
     async def drive(self, plan: Plan) -> Result[Any]:
         """Perform what the plan asks for until it returns its result."""
@@ -188,15 +252,29 @@ class AsyncDriver:
             return result
 
     async def _call(self, operation: Call) -> Outcome:
-        with running_step(operation.step):
+        with running_step(operation.step, operation.lease):
             if is_async(operation.function):
-                outcome = attempt(operation.function)
-            else:
-                running_loop.set(asyncio.get_running_loop())
-                outcome = await self._hop(operation.function)
-            if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
-                return await _awaited(outcome.value, operation)
-            return outcome
+                return await self._watched(partial(_awaited, operation.function, operation), operation)
+            running_loop.set(asyncio.get_running_loop())
+            call = partial(attempt, operation.function)
+            answer = await self._hop(partial(watched, call, self.threads) if _is_kept(operation) else call)
+            outcome: Outcome = answer.value if isinstance(answer, Returned) else answer
+            if not (isinstance(outcome, Returned) and inspect.isawaitable(outcome.value)):
+                return outcome
+            awaited = await self._watched(partial(_awaited, lambda: outcome.value, operation), operation)
+            return awaited._replace(transaction=awaited.transaction or outcome.transaction)
+
+    async def _watched(self, call: Callable[[], Awaitable[Outcome]], operation: Call) -> Outcome:
+        """The same as :func:`watched`. The connections are those of the thread that Django's own async methods use."""
+        watch: Watch | None = await in_thread(self.threads.watch) if _is_kept(operation) else None
+        if watch is None:
+            return await call()
+        try:
+            with watch:
+                outcome = await call()
+        finally:
+            transaction = await in_thread(watch.close)
+        return outcome._replace(transaction=transaction)
 
     async def _emit(self, operation: Emit) -> None:
         for listener in self.listeners:
@@ -211,13 +289,15 @@ class AsyncDriver:
         gathering = Gathering(len(operation.plans))
         width = _width(operation, len(operation.plans))
         jobs = iter(enumerate(operation.plans))
-        if width <= 1:
-            await self._work(self, jobs, gathering)
-            return gathering
-        pool = ThreadPoolExecutor(min(width, self.threads.max_workers()), thread_name_prefix="stepflows")
-        driver = AsyncDriver(self.cache, self.listeners, self.threads, Pool(pool, self.threads, self._hop))
-        workers = [asyncio.ensure_future(self._work(driver, jobs, gathering)) for _ in range(width)]
+        ended: asyncio.Queue[int | None] = asyncio.Queue()
+        # It starts threads only when it is asked to.
+        pool = ThreadPoolExecutor(self.threads.max_workers(), thread_name_prefix="stepflows")
+        hop = Pool(pool, self.threads, self._hop) if width > 1 else self._hop
+        driver = AsyncDriver(self.cache, self.listeners, self.threads, hop)
+        workers = [asyncio.ensure_future(self._work(driver, jobs, gathering, ended)) for _ in range(width)]
+        after = asyncio.ensure_future(self._work_after(operation.then, ended, gathering)) if operation.then else None
         try:
+            # What comes after ends before the others only if it fails.
             await asyncio.gather(*workers)
         except BaseException:
             await _cancelled(workers)
@@ -225,23 +305,52 @@ class AsyncDriver:
         finally:
             # Waiting for threads here would stop the event loop.
             pool.shutdown(wait=False, cancel_futures=True)
+            ended.put_nowait(None)
+            if after:
+                await after
         return gathering
 
     @staticmethod
-    async def _work(driver: AsyncDriver, jobs: Iterator[tuple[int, Plan]], gathering: Gathering) -> None:
+    async def _work(
+        driver: AsyncDriver, jobs: Iterator[tuple[int, Plan]], gathering: Gathering, ended: asyncio.Queue[int | None]
+    ) -> None:
         for index, plan in jobs:
             if not gathering.open:
                 return
             gathering.take(index, await driver.drive(plan))
+            ended.put_nowait(index)
+
+    async def _work_after(self, then: Then, ended: asyncio.Queue[int | None], gathering: Gathering) -> None:
+        """Take what has ended since the last look, all at once. A cancellation does not lose what has ended."""
+        batch: list[int | None] = []
+        try:
+            while None not in batch:
+                batch = [await ended.get(), *_taken(ended)]
+                await self._drive_then(then, batch)
+        except BaseException as error:
+            gathering.open = False
+            if isinstance(error, asyncio.CancelledError):
+                await self._drive_then(then, [*batch, *_taken(ended)])
+            raise
+
+    async def _drive_then(self, then: Then, batch: Sequence[int | None]) -> None:
+        if indexes := [index for index in batch if index is not None]:
+            await self.drive(then(indexes))
+
+    def _sync(self) -> Driver:
+        return Driver(self.cache, self.listeners, self.threads)
 
 
-async def _awaited(awaitable: Awaitable[Any], operation: Call) -> Outcome:
+async def _awaited(function: Callable[[], Any], operation: Call) -> Outcome:
     """What comes of it within the time given. A thread could not be interrupted; what is awaited can."""
+    outcome = attempt(function)
+    if not (isinstance(outcome, Returned) and inspect.isawaitable(outcome.value)):
+        return outcome
     limit = asyncio.timeout(operation.timeout)
     try:
         async with limit:
             try:
-                return Returned(await awaitable)
+                return Returned(await outcome.value)
             except Exception as error:
                 return Raised(error)
     except TimeoutError:
@@ -249,6 +358,24 @@ async def _awaited(awaitable: Awaitable[Any], operation: Call) -> Outcome:
             raise
         label = operation.step and operation.step.label
         return Raised(TimeoutError(f"step {label!r} was not finished within {operation.timeout:g} s"))
+
+
+def _is_kept(operation: Call) -> bool:
+    """Whether the result is to be stored, so that it matters in which transaction it is made."""
+    return operation.step is not None and operation.step.key is not None
+
+
+def _deferred(operation: Deferred) -> Result[Any] | None:
+    found = deferral(operation.busy, operation.key)
+    return found.result if found and found.is_here() else None
+
+
+def _taken(queue: asyncio.Queue[int | None]) -> list[int | None]:
+    return [queue.get_nowait() for _ in range(queue.qsize())]
+
+
+def _nothing(index: int) -> None:
+    """Done with."""
 
 
 def _report(listener: Listener, event: Event, error: Exception) -> None:

@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 from stepflows.errors import InvalidOption, InvalidStepKey, InvalidUse
 
-__all__ = ["MAX_LENGTH", "check_key", "check_label", "check_name", "check_version", "token"]
+__all__ = [
+    "MAX_LENGTH",
+    "Prefetch",
+    "check_key",
+    "check_label",
+    "check_name",
+    "check_prefetch",
+    "check_version",
+    "is_plain",
+    "new_token",
+    "token",
+]
 
 MAX_LENGTH = 200
 
+#: Keys, or a prefix of keys.
+Prefetch: TypeAlias = str | Sequence[str]
+
 # Control characters would break the index's separator; lone surrogates cannot be written as UTF-8.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_plain(text: Any) -> bool:
+    """Whether this is, at first sight, a key or label as nearly all are; others may be good as well."""
+    plain = type(text) is str and 0 < len(text) <= MAX_LENGTH and text.isascii() and text.isprintable()
+    # Of these characters only the space is white.
+    return plain and text[0] != " " != text[-1]
 
 
 def check_key(key: Any, where: str) -> str:
@@ -42,10 +65,24 @@ def check_version(version: Any, where: str) -> None:
         raise InvalidOption(f"{where}: version {version!r} contains a control character or a lone surrogate.")
 
 
+def check_prefetch(prefetch: Any, where: str) -> Prefetch:
+    """Return the keys, each once, or the prefix."""
+    if isinstance(prefetch, str):
+        return prefetch
+    if not isinstance(prefetch, Iterable):
+        raise InvalidUse(f"{where}: prefetch is {prefetch!r}; give a list of keys, or a prefix of them.")
+    return [*dict.fromkeys(check_key(key, f"{where}, prefetch") for key in prefetch)]
+
+
 def token(*parts: str) -> str:
     """A short stable name for these parts: 32 hexadecimal digits, fit for an ``Idempotency-Key`` header."""
     joined = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(joined).hexdigest()[:32]
+
+
+def new_token() -> str:
+    """A random name for a lease, such as nobody else has."""
+    return secrets.token_hex(16)
 
 
 def _check(text: Any, noun: str, where: str) -> str:

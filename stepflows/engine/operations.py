@@ -10,13 +10,19 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 
+from stepflows.engine.cache import Busy, Entry, Lease
 from stepflows.engine.events import Event
+from stepflows.engine.transactions import Transaction
 from stepflows.results import Err, Result
 
 __all__ = [
     "Call",
+    "Claim",
+    "Defer",
+    "Deferred",
     "Emit",
     "Gathering",
+    "Keys",
     "Load",
     "LoadMany",
     "Operation",
@@ -24,6 +30,7 @@ __all__ = [
     "Pause",
     "Plan",
     "Raised",
+    "Release",
     "Returned",
     "StepInfo",
     "Store",
@@ -55,12 +62,47 @@ class LoadMany(NamedTuple):
     keys: Sequence[str]
 
 
-class Store(NamedTuple):
-    """Store a stamped result. Answer: the result that stands there now."""
+class Keys(NamedTuple):
+    """Ask which keys with this prefix are stored. Answer: a list of them."""
 
+    prefix: str
+
+
+class Claim(NamedTuple):
+    """Ask for the right to run these keys' steps. Answer: a list of :data:`~stepflows.engine.cache.Claimed`."""
+
+    keys: Sequence[str]
+    #: How long a lease lasts when nobody renews it.
+    seconds: float
+    refresh: bool = False
+
+
+class Store(NamedTuple):
+    """Store stamped results. Answer: a list of :data:`~stepflows.engine.cache.Standing`."""
+
+    entries: Sequence[Entry]
+
+
+class Defer(NamedTuple):
+    """Drive a plan when all transactions that a step used have committed; call a function when one rolls back."""
+
+    transactions: Sequence[Transaction]
+    entry: Entry
+    committed: Callable[[], Plan]
+    forgotten: Callable[[], None]
+
+
+class Deferred(NamedTuple):
+    """Ask what is deferred under a busy lease. Answer: the result, if it is of the transaction that one is in here."""
+
+    busy: Busy
     key: str
-    result: Result[Any]
-    replace: bool
+
+
+class Release(NamedTuple):
+    """End leases whose steps are not stored."""
+
+    leases: Sequence[Lease]
 
 
 class Call(NamedTuple):
@@ -70,13 +112,19 @@ class Call(NamedTuple):
     step: StepInfo | None = None
     #: Seconds.
     timeout: float | None = None
+    lease: Lease | None = None
 
 
 class Together(NamedTuple):
-    """Drive plans at the same time, at most ``limit`` of them. Answer: a :class:`Gathering`."""
+    """Drive plans at the same time, at most ``limit`` of them. Answer: a :class:`Gathering`.
+
+    ``then`` makes a plan of the positions of those that have ended, several at a time where they end quickly. It is
+    driven beside the others, and never two of it at once.
+    """
 
     plans: Sequence[Plan]
     limit: int | None = None
+    then: Callable[[Sequence[int]], Plan] | None = None
 
 
 class Pause(NamedTuple):
@@ -91,16 +139,21 @@ class Emit(NamedTuple):
     event: Event
 
 
-Operation: TypeAlias = Load | LoadMany | Store | Call | Together | Pause | Emit
+Operation: TypeAlias = (
+    Load | LoadMany | Keys | Claim | Store | Defer | Deferred | Release | Call | Together | Pause | Emit
+)
 Plan: TypeAlias = Generator[Operation, Any, Result[Any]]
 
 
 class Returned(NamedTuple):
     value: Any
+    #: The open transaction in which the function used the database, if it did.
+    transaction: Transaction | None = None
 
 
 class Raised(NamedTuple):
     error: BaseException
+    transaction: Transaction | None = None
 
 
 Outcome: TypeAlias = Returned | Raised

@@ -25,8 +25,10 @@ __all__ = [
     "Unset",
     "add_interrupts",
     "error_classes",
+    "flag",
     "is_failure",
     "is_interrupt",
+    "lease_seconds",
     "retrying",
     "seconds",
 ]
@@ -148,6 +150,21 @@ def seconds(value: Any, where: str, option: str = "ttl") -> float | None:
     return float(value)
 
 
+def lease_seconds(value: Any, where: str) -> float:
+    """A ``lease=`` option, checked."""
+    span = seconds(value, where, "lease")
+    if not span:
+        raise InvalidOption(f"{where}: lease is {value!r}; give more than 0 seconds. To drop it: single_flight=False.")
+    return span
+
+
+def flag(value: Any, where: str, option: str) -> bool:
+    """An option that is on or off."""
+    if isinstance(value, bool):
+        return value
+    raise InvalidUse(f"{where}: {option} is {value!r}; give True or False.")
+
+
 def error_classes(value: Any, where: str) -> bool | tuple[type[BaseException], ...]:
     """A ``cache_errors=`` option, checked."""
     if isinstance(value, bool):
@@ -167,6 +184,9 @@ class Policy:
     retry: Retry | None = None
     #: ``"fail"``, or ``"run"`` to run steps uncached while the cache cannot be reached.
     on_cache_down: str = "fail"
+    #: Seconds that the right to run a step lasts when its holder does not renew it.
+    lease: float = 30.0
+    single_flight: bool = True
 
     def keeps(self, failure: Err) -> bool:
         """Whether this failure is to be stored."""

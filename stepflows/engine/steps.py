@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from types import FunctionType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from stepflows.engine import plan
 from stepflows.engine.context import RunContext
 from stepflows.engine.drivers import AsyncDriver, Driver
-from stepflows.engine.keys import check_key, check_label
+from stepflows.engine.execution import Request, gather, single
+from stepflows.engine.keys import check_key, check_label, is_plain
 from stepflows.engine.loops import discard
 from stepflows.engine.operations import Plan
 from stepflows.engine.policy import CacheErrors, Policy, Retry, error_classes, retrying, seconds
@@ -46,6 +48,8 @@ class _Steps:
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
+        #: Those that have been checked.
+        self._labels: set[str] = set()
 
     @property
     def run_id(self) -> str:
@@ -55,11 +59,11 @@ class _Steps:
     def _one(self, label: str, function: Any, key: Key, options: StepOptions) -> Plan:
         request = self._request(label, key, options)
         if callable(function):
-            return plan.step(self._run, request, plan.single(function))
+            return plan.step(self._run, request, single(function))
         if not inspect.isawaitable(function):
             self._warn_not_deferred(label)
             return plan.computed(function)
-        return plan.step(self._run, self._once(request, options), plan.single(self._deferred(label, function)))
+        return plan.step(self._run, self._once(request, options), single(self._deferred(label, function)))
 
     def _all(self, label: str, functions: Any, key: Key, limit: int | None, options: StepOptions) -> Plan:
         if not isinstance(functions, Mapping):
@@ -75,7 +79,7 @@ class _Steps:
         def collect(values: list[Any]) -> dict[Any, Any]:
             return dict(zip(names, values, strict=True))
 
-        return plan.step(self._run, request, plan.gather(parts, collect, self._limit(limit, label)))
+        return plan.step(self._run, request, gather(parts, collect, self._limit(limit, label)))
 
     def _map(
         self, label: str, items: Any, function: Any, key: ItemKey[Any], limit: int | None, options: StepOptions
@@ -89,29 +93,32 @@ class _Steps:
         limit = self._limit(limit, label)
         if not callable(key):
             parts = [(str(index), partial(function, item)) for index, item in enumerate(items)]
-            return plan.step(self._run, self._request(label, key, options), plan.gather(parts, list, limit))
+            return plan.step(self._run, self._request(label, key, options), gather(parts, list, limit))
         requests = [self._request(label, check_key(key(item), where), options) for item in items]
-        works = [plan.single(partial(function, item)) for item in items]
+        works = [single(partial(function, item)) for item in items]
         return plan.each(self._run, list(zip(requests, works, strict=True)), limit)
 
-    def _request(self, label: str, key: Any, options: StepOptions) -> plan.Request:
+    def _request(self, label: str, key: Any, options: StepOptions) -> Request:
         run = self._run
-        label = check_label(label, f"workflow {run.workflow!r}")
+        if type(label) is not str or label not in self._labels:
+            self._labels.add(label := check_label(label, f"workflow {run.workflow!r}"))
         if key is not None:
-            key = check_key(key, run.where(label))
-            run.claim(key, label)
+            if not is_plain(key):
+                key = check_key(key, run.where(label))
+            if run.labels.setdefault(key, label) != label:
+                raise run.conflict(key, label)
         if not options:
-            return plan.Request(label, key, run.policy)
+            return Request(label, key, run.policy)
         where = run.where(label, key)
         policy = _policy(run.policy, options, where)
-        return plan.Request(label, key, policy, bool(options.get("refresh")), self._timeout(options, where))
+        return Request(label, key, policy, bool(options.get("refresh")), self._timeout(options, where))
 
-    def _once(self, request: plan.Request, options: StepOptions) -> plan.Request:
+    def _once(self, request: Request, options: StepOptions) -> Request:
         """The same without another attempt, because an awaitable can be awaited only once."""
         if options.get("retry") is not None:
             where = self._run.where(request.label)
             raise InvalidUse(f"{where}: an awaitable can be awaited only once. With retry, pass a function.")
-        return replace(request, policy=replace(request.policy, retry=None))
+        return request._replace(policy=replace(request.policy, retry=None))
 
     def _timeout(self, options: StepOptions, where: str) -> float | None:
         timeout = seconds(options.get("timeout"), where, "timeout")
@@ -178,9 +185,11 @@ class Step(_Steps):
     ) -> Any:
         """Run ``function()`` once per key."""
         try:
-            return self._value(self._drive(self._one(label, function, key, options)), label, key)
+            result = self._drive(self._one(label, function, key, options))
+            return result.value if isinstance(result, Ok) else self._value(result, label, key)
         finally:
-            discard(function)
+            if type(function) is not FunctionType:
+                discard(function)
 
     run = __call__
 

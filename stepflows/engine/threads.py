@@ -13,8 +13,9 @@ from asgiref.sync import sync_to_async
 
 from stepflows.engine.calls import attempt
 from stepflows.engine.operations import Outcome, Returned
+from stepflows.engine.transactions import Watch
 
-__all__ = ["Hop", "Pool", "Threads", "hop"]
+__all__ = ["Hop", "Pool", "Threads", "hop", "in_thread", "watched"]
 
 
 class Threads:
@@ -28,8 +29,25 @@ class Threads:
         """Whether steps have to stay in this thread, because others would not see what it has under way."""
         return False
 
+    def watch(self) -> Watch | None:
+        """Begin to watch for queries in the transactions that are open in this thread, if any is."""
+        return None
+
     def finished(self) -> None:
         """Called in a thread after the last step that it ran."""
+
+
+def watched(function: Callable[[], Outcome], threads: Threads) -> Outcome:
+    """Call it in this thread, and note in its outcome which open transaction it used."""
+    watch = threads.watch()
+    if watch is None:
+        return function()
+    try:
+        with watch:
+            outcome = function()
+    finally:
+        transaction = watch.close()
+    return outcome._replace(transaction=transaction)
 
 
 class Hop(Protocol):
@@ -41,6 +59,14 @@ class Hop(Protocol):
 async def hop(function: Callable[[], Any]) -> Outcome:
     """In the thread that Django keeps for this."""
     return await sync_to_async(attempt, thread_sensitive=True)(function)
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """What it returns, or raises, in that thread."""
+    outcome = await hop(function)
+    if isinstance(outcome, Returned):
+        return outcome.value
+    raise outcome.error
 
 
 class Pool:

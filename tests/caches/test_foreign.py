@@ -3,17 +3,24 @@
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 
-from stepflows import CacheUnavailable, DamagedEntry, InvalidUse, NotCacheable, Ok, dumps, loads
+from stepflows import CacheUnavailable, CannotList, DamagedEntry, InvalidUse, NotCacheable, Ok, dumps, loads
 from stepflows.caches import portal
 from stepflows.caches.foreign import ForeignCache
-from stepflows.engine.cache import MISSING, Damaged
+from stepflows.engine.cache import MISSING, Busy, Damaged, Entry, Lease
 from stepflows.engine.loops import running_loop
 from stepflows.results import Stamp
+
+
+def store(steps, key, result, *, replace=False):
+    """What stands once this has been stored."""
+    [standing] = steps.store([Entry(key, result, replace)])
+    return standing
 
 
 class Map:
@@ -85,16 +92,23 @@ class AsyncRaising(Raising):
     set = has = delete = get
 
 
-@pytest.fixture(params=["load", "load_many", "store", "aload", "aload_many", "astore"])
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "load": ("user:1",),
+    "load_many": (["user:1"],),
+    "claim": (["user:1"], 60),
+    "store": ([Entry("user:1", Ok(1))],),
+}
+
+
+@pytest.fixture(params=[voice + name for voice in ("", "a") for name in ARGUMENTS])
 def ask(request):
-    """Each of the six questions."""
+    """Each of the questions that ask the object, in both voices."""
     name = request.param
-    argument = ["user:1"] if name.endswith("many") else "user:1"
-    arguments = (argument, Ok(1)) if name.endswith("store") else (argument,)
+    arguments = ARGUMENTS[name.removeprefix("a")]
 
     def asked(cache):
         method = getattr(cache, name)
-        return (async_to_sync(method) if name.startswith("a") else method)(*arguments)
+        return (method if name in ARGUMENTS else async_to_sync(method))(*arguments)
 
     return asked
 
@@ -124,11 +138,13 @@ def test_a_method_with_other_arguments_is_an_outage(ask):
         ask(ForeignCache(TooFewArguments()))
 
 
+@pytest.mark.parametrize("error", [NotCacheable("a generator"), InvalidUse("a wrong setting")], ids=repr)
 @pytest.mark.parametrize("kind", [Raising, AsyncRaising])
-def test_errors_of_stepflows_pass(ask, kind):
-    """A value that cannot be cached is no outage."""
-    with pytest.raises(NotCacheable):
-        ask(ForeignCache(kind(NotCacheable("a generator"))))
+def test_errors_of_stepflows_pass(ask, kind, error):
+    """A value that cannot be cached is no outage, nor is a mistake."""
+    with pytest.raises(type(error)) as caught:
+        ask(ForeignCache(kind(error)))
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("kind", [Raising, AsyncRaising])
@@ -148,6 +164,56 @@ def test_what_is_no_result_is_damaged():
     assert ForeignCache(given).load("user:1") == Damaged("holds a dict, not a Result")
 
 
+class Picky(Map):
+    """Keeps numbers only."""
+
+    def set(self, key, result):
+        if not isinstance(result.value, int):
+            raise NotCacheable(f"a {type(result.value).__name__}")
+        super().set(key, result)
+
+
+class AsyncPicky(AsyncMap):
+    def __init__(self):
+        super().__init__()
+        self.map = Picky()
+
+
+@pytest.mark.parametrize("kind", [Picky, AsyncPicky])
+@pytest.mark.parametrize("voice", ["store", "astore"])
+def test_what_set_refuses_is_told_in_its_place(kind, voice):
+    """The other entries are stored all the same."""
+    cache = ForeignCache(kind())
+    ask = cache.store if voice == "store" else async_to_sync(cache.astore)
+    first, refused, last = ask([Entry("a", Ok(1)), Entry("b", Ok("text")), Entry("c", Ok(3), replace=True)])
+
+    assert (first, last) == (Ok(1), Ok(3))
+    assert isinstance(refused, NotCacheable)
+    assert str(refused) == str(NotCacheable("a str"))
+    assert cache.load_many(["a", "b", "c"]) == [Ok(1), MISSING, Ok(3)]
+
+
+def test_what_is_stored_by_now_is_the_answer_to_a_claim():
+    """Whether the key is free or somebody has its lease, which stays."""
+    given = Map()
+    cache, other = ForeignCache(given), ForeignCache(given)
+    [lease] = other.claim(["user:1"], 60)
+    assert isinstance(lease, Lease)
+    given.kept |= {"user:1": Ok(1), "user:2": Ok(2)}
+
+    assert cache.claim(["user:1", "user:2"], 60) == [Ok(1), Ok(2)]
+    assert cache.claim(["user:1"], 60, refresh=True) == [Busy(lease.token)]
+    assert isinstance(cache.claim(["user:2"], 60, refresh=True)[0], Lease)
+
+
+@pytest.mark.parametrize("voice", ["keys", "akeys"])
+def test_it_cannot_list(voice):
+    """A Map-like has no method that tells its keys; the error names its class."""
+    method = getattr(ForeignCache(Map()), voice)
+    with pytest.raises(CannotList, match="The cache Map is a cache of your own"):
+        (async_to_sync(method) if voice == "akeys" else method)()
+
+
 def test_a_hit_asks_once():
     """Loading is get() alone, never has() first."""
     given = Map()
@@ -160,7 +226,7 @@ def test_a_hit_asks_once():
 def test_replacing_does_not_look_first():
     """With replace there is nothing to find out."""
     given = Map()
-    ForeignCache(given).store("user:1", Ok(1), replace=True)
+    store(ForeignCache(given), "user:1", Ok(1), replace=True)
 
     assert given.asked == [("set", "user:1")]
 
@@ -181,7 +247,7 @@ def test_async_methods_run_on_the_loop_of_async_code():
     given = AsyncMap()
 
     async def body():
-        await ForeignCache(given).astore("user:1", Ok(1))
+        await ForeignCache(given).astore([Entry("user:1", Ok(1))])
         return asyncio.get_running_loop()
 
     loop = asyncio.run(body())
@@ -197,7 +263,7 @@ def test_async_methods_always_run_on_one_loop_for_sync_code():
         thread.start()
     for thread in threads:
         thread.join()
-    cache.store("user:1", Ok(1))
+    store(cache, "user:1", Ok(1))
 
     assert len(set(given.loops)) == 1
     assert given.loops[0].is_running()
@@ -266,9 +332,9 @@ def test_async_methods_that_need_the_waiting_thread():
 
     async def body():
         running_loop.set(asyncio.get_running_loop())
-        return await sync_to_async(ForeignCache(DjangoMap()).store)("user:1", Ok(1))
+        return await sync_to_async(ForeignCache(DjangoMap()).store)([Entry("user:1", Ok(1))])
 
-    assert asyncio.run(body()) == Ok(1)
+    assert asyncio.run(body()) == [Ok(1)]
     assert ForeignCache(DjangoMap()).load("user:1") == Ok(1)
 
 
@@ -288,9 +354,9 @@ def test_a_set_that_takes_a_ttl_is_given_one(kind):
     given = kind()
     now = time.time()
     cache = ForeignCache(given)
-    cache.store("user:1", Ok(1, stamp=Stamp(stored_at=now, expires_at=now + 60)), replace=True)
-    cache.store("user:2", Ok(1, stamp=Stamp(stored_at=now)), replace=True)
-    cache.store("user:3", Ok(1), replace=True)
+    store(cache, "user:1", Ok(1, stamp=Stamp(stored_at=now, expires_at=now + 60)), replace=True)
+    store(cache, "user:2", Ok(1, stamp=Stamp(stored_at=now)), replace=True)
+    store(cache, "user:3", Ok(1), replace=True)
 
     assert 50 < given.asked[0] <= 60
     assert given.asked[1:] == [None, None]
@@ -313,7 +379,7 @@ def test_a_set_without_a_signature():
             return Setter()
 
     given = Odd()
-    ForeignCache(given).store("user:1", Ok(1), replace=True)
+    store(ForeignCache(given), "user:1", Ok(1), replace=True)
 
     assert given.kept == {"user:1": Ok(1)}
 

@@ -9,18 +9,30 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection
 
 from stepflows import CacheUnavailable, InvalidUse, Ok, StepCache
+from stepflows.caches.backend import Hold
 from stepflows.caches.names import Name
+from stepflows.engine.cache import Entry
+
+
+def store(steps, key, result, *, replace=False):
+    """What stands once this has been stored."""
+    [standing] = steps.store([Entry(key, result, replace)])
+    return standing
+
 
 CALLS = {
     "load": lambda steps: steps.load("user:1"),
     "load_many": lambda steps: steps.load_many(["user:1"]),
-    "store": lambda steps: steps.store("user:1", Ok(1)),
-    "replace": lambda steps: steps.store("user:1", Ok(1), replace=True),
+    "store": lambda steps: store(steps, "user:1", Ok(1)),
+    "replace": lambda steps: store(steps, "user:1", Ok(1), replace=True),
     "get": lambda steps: steps.get("user:1"),
     "set": lambda steps: steps.set("user:1", Ok(1)),
     "has": lambda steps: steps.has("user:1"),
     "delete": lambda steps: steps.delete("user:1"),
-    "contains": lambda steps: steps.backend.contains(Name("", "user:1")),
+    "read": lambda steps: steps.backend.read(Name("", "user:1")),
+    "claim": lambda steps: steps.backend.claim([Name("", "user:1")], "a", 60),
+    "renew": lambda steps: steps.backend.renew([Hold(Name("", "user:1"), "a")], 60),
+    "release": lambda steps: steps.backend.release([Hold(Name("", "user:1"), "a")]),
     "heads": lambda steps: steps.backend.heads([Name("", "user:1")]),
 }
 LISTING_CALLS = {
@@ -101,7 +113,7 @@ def test_a_database_that_refuses_silently(replace):
         )
     try:
         with pytest.raises(CacheUnavailable, match="did not store an entry"):
-            steps.store("user:1", Ok(1), replace=replace)
+            store(steps, "user:1", Ok(1), replace=replace)
     finally:
         with connection.cursor() as cursor:
             cursor.execute("DROP TRIGGER refuse")
@@ -123,7 +135,7 @@ def test_an_entry_that_goes_while_it_is_in_the_way():
     """When what was there first has gone before it is read, there is room."""
     steps = StepCache(Fickle("fickle", {}))
 
-    assert steps.store("user:1", Ok(1)) == Ok(1)
+    assert store(steps, "user:1", Ok(1)) == Ok(1)
     assert steps.get("user:1") == Ok(1)
 
 
@@ -133,7 +145,7 @@ def test_a_cache_that_refuses_for_no_reason():
     cache.refusals = 100
 
     with pytest.raises(CacheUnavailable, match="did not store an entry"):
-        StepCache(cache).store("user:1", Ok(1))
+        store(StepCache(cache), "user:1", Ok(1))
 
 
 class Slow(LocMemCache):

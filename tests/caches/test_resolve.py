@@ -13,6 +13,7 @@ from stepflows.caches.django import BaseCacheBackend
 from stepflows.caches.foreign import ForeignCache
 from stepflows.caches.mapping import MappingCache
 from stepflows.caches.redis import RedisBackend
+from stepflows.engine.cache import Entry
 
 
 class Map:
@@ -107,7 +108,7 @@ def test_sharded_redis_has_no_index(settings):
     assert type(steps.backend) is BaseCacheBackend
     assert steps.get("user:1") == Ok(1)
     assert steps.load_many(["user:1"]) == [Ok(1)]
-    assert steps.store("user:1", Ok(2)) == Ok(1)
+    assert steps.store([Entry("user:1", Ok(2))]) == [Ok(1)]
     assert steps.delete("user:1") is True
 
 

@@ -18,9 +18,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stepflows import CannotList, Err, InvalidOption, InvalidStepKey, InvalidUse, NotCacheable, Ok, StepCache
+from stepflows.caches.backend import Write
 from stepflows.caches.django import backend_timeout
 from stepflows.caches.names import Name
-from stepflows.engine.cache import MISSING
+from stepflows.engine.cache import MISSING, Entry
 from stepflows.results import Stamp
 
 ODD = ["user:1", "*", "[a]", "50%", "a b", "ключ", "鍵" * 200, "k" * 200, "'; DROP", "a%_b", "\\", "{x}"]
@@ -29,6 +30,17 @@ ODD = ["user:1", "*", "[a]", "50%", "a b", "ключ", "鍵" * 200, "k" * 200, "
 @pytest.fixture
 def steps(cache_alias):
     return StepCache(cache_alias, "checkout")
+
+
+def store(steps, key, result, *, replace=False):
+    """What stands once this has been stored."""
+    [standing] = steps.store([Entry(key, result, replace)])
+    return standing
+
+
+def overwrite(steps, key, data):
+    """Put these bytes in the place of an entry."""
+    steps.backend.write([Write(Name(steps.scope, key), data, replace=True)])
 
 
 class Voices:
@@ -281,7 +293,7 @@ def test_what_cannot_be_kept_is_refused(voice):
 
 def test_a_damaged_entry_counts_as_none_and_is_logged(steps, caplog):
     """Bytes that are no entry are got as None, with a warning that names cache and key."""
-    steps.backend.write(Name(steps.scope, "user:1"), b"junk", ttl=None, replace=True)
+    overwrite(steps, "user:1", b"junk")
 
     with caplog.at_level(logging.WARNING, "stepflows"):
         assert steps.get("user:1") is None
@@ -296,7 +308,7 @@ def test_an_entry_in_another_place_is_damaged(steps):
     """Bytes copied from one key to another do not pass for the other's."""
     steps.set("user:1", Ok(1))
     data = steps.backend.read(Name(steps.scope, "user:1"))
-    steps.backend.write(Name(steps.scope, "user:2"), data, ttl=None, replace=True)
+    overwrite(steps, "user:2", data)
 
     assert steps.get("user:2") is None
 
@@ -347,8 +359,8 @@ def test_heads_are_the_first_bytes(steps):
 
     assert steps.backend.heads(names, 100) == [whole[:100], None]
     assert steps.backend.heads([]) == []
-    assert steps.backend.contains(names[0]) is True
-    assert steps.backend.contains(names[1]) is False
+    assert steps.backend.read(names[0]) == whole
+    assert steps.backend.read(names[1]) is None
 
 
 def test_large_values_are_listed_too(steps):
@@ -433,7 +445,9 @@ def test_an_alias_whose_backend_cannot_be_made(settings):
         StepCache("broken").get("user:1")
 
 
-@pytest.mark.parametrize(("alias", "namespace"), [(7, "x"), (object(), "x"), (connection, "x"), ("default", None)])
+@pytest.mark.parametrize(
+    ("alias", "namespace"), [(7, "x"), (object(), "x"), (connection, "x"), ("default", None), ("", "x")]
+)
 def test_arguments_of_the_wrong_type(alias, namespace):
     """What is no alias or no namespace is refused at once."""
     with pytest.raises(InvalidUse, match="StepCache"):
@@ -478,7 +492,7 @@ def test_the_dummy_cache_keeps_nothing(settings):
     settings.CACHES = {**settings.CACHES, "dummy": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     steps = StepCache("dummy", "checkout")
 
-    assert steps.store("user:1", Ok(1)) == Ok(1)
+    assert store(steps, "user:1", Ok(1)) == Ok(1)
     steps.set("user:1", Ok(1))
     assert steps.get("user:1") is None
     assert (steps.keys(), len(steps), steps.clear(), steps.delete("user:1")) == ([], 0, 0, False)
@@ -520,7 +534,7 @@ def test_a_backend_that_cannot_list(kind):
 
     assert steps.get("user:1") == Ok(1)
     assert steps.load_many(["user:1", "user:2"]) == [Ok(1), MISSING]
-    assert steps.store("user:1", Ok(2)) == Ok(1)
+    assert store(steps, "user:1", Ok(2)) == Ok(1)
     assert steps.delete("user:1") is True
     assert steps.backend.can_list is False
     calls: list[Callable[[], Any]] = [steps.keys, steps.clear, steps.__len__, steps.backend.scopes, lambda: list(steps)]

@@ -47,3 +47,40 @@ def test_a_step_without_a_key_asks_nothing(voice: Voice, redis_alias: str, comma
     with commandstats() as asked:
         voice.run(flow, stepping("a", lambda: 1))
     assert asked == {}
+
+
+def reads(client: Any) -> int:
+    """How often the server has read something from one of its clients; several commands at once are one."""
+    return int(client.info("stats")["total_reads_processed"])
+
+
+def test_a_lone_miss_is_three_round_trips(voice: Voice, redis_alias: str, valkey: Any, commandstats: Any):
+    """Look up; ask for the lease and look again; store, list and give the lease back."""
+    flow = create_workflow("shop", cache=redis_alias)
+    # Scripts are loaded and connections made.
+    voice.run(flow, stepping("a", lambda: 1, key="a"))
+
+    def body(step, deps):
+        # An event loop of its own begins with a connection of its own.
+        yield step("a", lambda: 1, key="a")
+        began = reads(valkey.client)
+        yield step("b", lambda: 1, key="b")
+        # The question itself is one.
+        return reads(valkey.client) - began - 1
+
+    with commandstats() as asked:
+        assert voice.run(flow, body) == Ok(3)
+    assert asked["evalsha"] == 2
+
+
+@pytest.mark.parametrize("items", [500, 1000])
+def test_a_map_of_misses_is_no_round_trip_per_item(voice: Voice, redis_alias: str, commandstats: Any, items: int):
+    """Look-ups and leases go by 500, and what is done is stored as many at a time as have been done meanwhile."""
+    flow = create_workflow("shop", cache=redis_alias)
+    voice.run(flow, stepping("a", lambda: 1, key="a"))
+    with commandstats() as asked:
+        result = voice.run(flow, stepping("map", range(items), lambda item: item, key=str, method="map"))
+    assert result == Ok(list(range(items)))
+    assert asked["mget"] == items // 500
+    # As many as items, if each were stored by itself.
+    assert items // 500 < asked["evalsha"] < items // 4
