@@ -22,7 +22,17 @@ from stepflows.caches.names import Name, namespace_of
 from stepflows.engine.cache import Damaged
 from stepflows.registry import registry
 
-__all__ = ["Place", "Selection", "aliases_in_use", "heads", "printable", "remove", "workflow_of"]
+__all__ = [
+    "Place",
+    "Selection",
+    "aliases_in_use",
+    "heads",
+    "lost_indexes",
+    "printable",
+    "rebuild",
+    "remove",
+    "workflow_of",
+]
 
 # What most heads fit in; those of long keys are read again.
 _HEAD_BYTES: Final = 512
@@ -124,6 +134,16 @@ def aliases_in_use() -> tuple[str, ...]:
     aliases = [cache.alias or conf.settings().CACHE for cache in used if isinstance(cache, StepCache)]
     named = dict.fromkeys(alias for alias in aliases if not isinstance(alias, BaseCache))
     return tuple(alias for alias in named if alias in caches) or tuple(named)[:1]
+
+
+def lost_indexes(aliases: Iterable[str]) -> list[str]:
+    """Those aliases that have lost their list of what they hold, so that some of it is not listed."""
+    return [alias for alias in aliases if backend_for(alias).can_list and not backend_for(alias).is_complete()]
+
+
+def rebuild(alias: str) -> int:
+    """Look through the whole cache and list anew what is there; how many entries that are."""
+    return backend_for(alias).rebuild()
 
 
 def remove(places: Iterable[Place]) -> int:

@@ -10,7 +10,17 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from stepflows.cachedsteps import Place, Selection, aliases_in_use, heads, printable, remove, workflow_of
+from stepflows.cachedsteps import (
+    Place,
+    Selection,
+    aliases_in_use,
+    heads,
+    lost_indexes,
+    printable,
+    rebuild,
+    remove,
+    workflow_of,
+)
 from stepflows.caches import StepCache, backend_for
 from stepflows.caches.codec import Head
 from stepflows.caches.names import Name, namespace_of, scope_of
@@ -84,6 +94,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _check_what_is_said(options)
         try:
+            for alias in lost_indexes((options["cache"],) if options["cache"] else aliases_in_use()):
+                found = rebuild(alias)
+                self._say(
+                    f"The index of the cache “{alias}” was lost. The whole cache was looked through to list its "
+                    f"{found:,} cached step{'' if found == 1 else 's'} anew.",
+                    options,
+                )
             target = _target(options)
             for key in target.missing:
                 self._say(f"No cached step has the key “{key}” ({target.selection}).", options)
