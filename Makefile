@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+PEERS := .venv/.ready-bench
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 define OLD_PYTHON
@@ -30,8 +31,8 @@ test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part of it)
 coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 %
 	@$(BIN)/coverage report
 
-bench: $(STAMP)  ## what a stored result costs, beside the alternatives, in one run
-	@$(BIN)/python -m tests.benchmarks
+bench: $(PEERS)  ## what steps cost beside the alternatives, in one run (ARGS="hit map" for a part of it)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: style types layers  ## style, types, layers
 
@@ -60,3 +61,8 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@$(PIP) install -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+$(PEERS): $(STAMP) requirements-bench.txt
+	@echo "Adding what the benchmark compares with, once ..."
+	@$(PIP) install --no-deps -r requirements-bench.txt
+	@touch $(PEERS)
