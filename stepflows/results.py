@@ -96,6 +96,17 @@ class Err:
 
 Result: TypeAlias = Ok[T] | Err
 
+_set_value = Ok.__dict__["value"].__set__
+_set_stamp = Ok.__dict__["stamp"].__set__
+
+
+def restored(value: T, stamp: Stamp) -> Ok[T]:
+    """The same as ``Ok(value, stamp=stamp)``, in a third of the time; every hit makes one."""
+    result: Ok[T] = object.__new__(Ok)
+    _set_value(result, value)
+    _set_stamp(result, stamp)
+    return result
+
 
 def stamped(result: Result[T], stamp: Stamp) -> Result[T]:
     """The same result with this stamp. Where a step failed is of one run, so it is not kept."""

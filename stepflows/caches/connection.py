@@ -7,7 +7,7 @@ import copy
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from functools import partial
 from hashlib import sha1
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache, default_key_func
@@ -20,7 +20,7 @@ from redis.connection import Connection as TCPConnection
 from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry as SyncRetry
 
-from stepflows.caches.shortcut import shortcut
+from stepflows.caches.shortcut import ashortcut, shortcut
 from stepflows.errors import InvalidUse
 
 __all__ = ["Connection", "Flow", "Script"]
@@ -120,8 +120,7 @@ class Connection:
         if self._asynchronous is None:
             # A KEY_FUNCTION of the project's may look at what belongs to the thread in which Django's sync code runs.
             return await sync_to_async(self.run, thread_sensitive=not self.has_stock_keys)(flow)
-        place = (asyncio.get_running_loop(), self._pool)
-        execute = (_clients.get(place) or await _begin(place, self._asynchronous)).execute
+        execute = (await self._client()).execute
         try:
             command = next(flow)
             while True:
@@ -135,6 +134,18 @@ class Connection:
             result: T = stop.value
             return result
 
+    async def aget(self, key: str) -> bytes | None:
+        """The bytes under one key, over a connection of the running loop's; only if there are such."""
+        data: bytes | None = await (self._known_client() or await self._client()).get(key)
+        return data
+
+    def _known_client(self) -> _Client | None:
+        return _clients.get((asyncio.get_running_loop(), self._pool))
+
+    async def _client(self) -> _Client:
+        asynchronous = cast("_Asynchronous", self._asynchronous)
+        return self._known_client() or await _begin((asyncio.get_running_loop(), self._pool), asynchronous)
+
 
 def _with_keys(client: Any, *command: Any) -> Any:
     return client.execute_command(*command, keys=command[1:])
@@ -147,8 +158,10 @@ def _retry(retry: Any) -> Retry:
 class _Asynchronous:
     """How to make connections for event loops that are like those of a pool."""
 
-    def __init__(self, kind: type[Any], arguments: dict[str, Any], most: int) -> None:
+    def __init__(self, kind: type[Any], arguments: dict[str, Any], most: int, *, retries: bool) -> None:
         self.kind = kind
+        #: Whether the project has said how often things are to be tried.
+        self.retries = retries
         self.arguments = arguments
         self.most = min(most, _MOST)
         #: Seconds, or ``None`` for ever; and whether redis-py takes all the arguments.
@@ -169,7 +182,7 @@ class _Asynchronous:
         if isinstance(arguments["retry"], SyncRetry):
             arguments["retry"] = _retry(arguments["retry"])
         try:
-            return cls(kind, arguments, pool.max_connections)
+            return cls(kind, arguments, pool.max_connections, retries="retry" in pool.connection_kwargs)
         except TypeError:
             return None
 
@@ -183,6 +196,7 @@ class _Client:
         # redis-py's pools refuse when they are full, or lose a place when its user is cancelled twice: counted here.
         self._pool = aredis.ConnectionPool(asynchronous.kind, max_connections=2**31, **asynchronous.arguments)
         self._client: Any = aredis.Redis(connection_pool=self._pool)
+        self._shortcut = None if asynchronous.retries else ashortcut(self._pool)
         self._places = asyncio.Semaphore(asynchronous.most)
         self._timeout = asynchronous.timeout
 
@@ -190,6 +204,18 @@ class _Client:
         await (self._wait() if self._places.locked() else self._places.acquire())
         try:
             return await self._client.execute_command(*command)
+        finally:
+            self._places.release()
+
+    async def get(self, key: str) -> Any:
+        if self._shortcut is None:
+            return await self.execute("GET", key)
+        await (self._wait() if self._places.locked() else self._places.acquire())
+        try:
+            return await self._shortcut(key)
+        except exceptions.ConnectionError:
+            # Once more, on another connection.
+            return await self._client.execute_command("GET", key)
         finally:
             self._places.release()
 

@@ -27,16 +27,14 @@ def decoded(scope: str, key: str, data: bytes | None) -> Lookup:
     if data is None:
         return MISSING
     found = current_codec().decode(data, scope, key)
-    return _unexpired(found, 0.0 if _is_for_ever(found) else time.time())
+    return found if _is_for_ever(found) else _unexpired(found)
 
 
 def all_decoded(scope: str, keys: Sequence[str], found: Sequence[bytes | None]) -> list[Lookup]:
     """The same for many."""
-    decode, now = current_codec().decode, time.time()
-    return [
-        MISSING if data is None else _unexpired(decode(data, scope, key), now)
-        for key, data in zip(keys, found, strict=True)
-    ]
+    decode = current_codec().decode
+    lookups = [MISSING if data is None else decode(data, scope, key) for key, data in zip(keys, found, strict=True)]
+    return [each if each is MISSING or _is_for_ever(each) else _unexpired(each) for each in lookups]
 
 
 def claiming(
@@ -137,14 +135,14 @@ def _ending(scope: str, entry: Entry) -> Calls[None]:
         yield "release", (holds([entry.lease]),), {}
 
 
-def _unexpired(found: Ok[Any] | Err | Damaged, now: float) -> Lookup:
-    stamp = None if isinstance(found, Damaged) else found.stamp
-    return MISSING if stamp is not None and stamp.expired(now) else found
-
-
 def _is_for_ever(found: Ok[Any] | Err | Damaged) -> bool:
     # Most are, and then nobody needs to know what time it is.
-    return isinstance(found, Ok) and found.stamp is not None and found.stamp.expires_at is None
+    return type(found) is Ok and found.stamp is not None and found.stamp.expires_at is None
+
+
+def _unexpired(found: Ok[Any] | Err | Damaged) -> Lookup:
+    stamp = None if isinstance(found, Damaged) else found.stamp
+    return MISSING if stamp is not None and stamp.expired(time.time()) else found
 
 
 def drive(backend: Backend, calls: Calls[T]) -> T:

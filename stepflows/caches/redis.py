@@ -60,7 +60,15 @@ class RedisBackend:
         return data
 
     async def aread(self, name: Name) -> bytes | None:
-        return await self._arun("read", self._read(name))
+        connection = self._connection
+        if not connection.is_for_loops:
+            return await self._arun("read", self._read(name))
+        try:
+            return await connection.aget(connection.make_key(backend_key(name)))
+        except ResponseError as error:
+            return self._foreign(error)
+        except Exception as error:
+            self._fail("read", error)
 
     def read_many(self, names: Sequence[Name]) -> list[bytes | None]:
         return self._run("read", self._read_many(names))

@@ -5,16 +5,16 @@ The layers that redis-py has around each command cost as much as the server's wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import FunctionType
 from typing import Any
 
 import redis
-from redis import BlockingConnectionPool, ConnectionPool, Redis, client
+from redis import BlockingConnectionPool, ConnectionPool, Redis, asyncio, client
 from redis.exceptions import ResponseError
 
-__all__ = ["shortcut"]
+__all__ = ["ashortcut", "shortcut"]
 
 
 def shortcut(given: Any) -> Callable[[str], Any] | None:
@@ -28,12 +28,22 @@ def shortcut(given: Any) -> Callable[[str], Any] | None:
         redis.VERSION >= (6,)
         and type(given) is Redis
         and type(pool) in (ConnectionPool, BlockingConnectionPool)
-        and isinstance(Redis.execute_command, FunctionType)
-        and Redis.execute_command.__code__.co_filename == client.__file__
+        and _is_own(Redis.execute_command, client.__file__)
         and not (retry and retry.get_retries())
         and pool.cache is None
     )
     return partial(_get, pool) if bare else None
+
+
+def ashortcut(pool: Any) -> Callable[[str], Awaitable[Any]] | None:
+    """The same for a pool of connections for event loops; there, retries are the caller's affair."""
+    bare = redis.VERSION >= (6,) and _is_own(asyncio.Redis.execute_command, asyncio.client.__file__)
+    return partial(_aget, pool) if bare else None
+
+
+def _is_own(method: Any, file: str) -> bool:
+    """Whether it is redis-py's, and not what somebody has put in its place."""
+    return isinstance(method, FunctionType) and method.__code__.co_filename == file
 
 
 def _get(pool: Any, key: str) -> Any:
@@ -49,3 +59,17 @@ def _get(pool: Any, key: str) -> Any:
         raise
     finally:
         pool.release(connection)
+
+
+async def _aget(pool: Any, key: str) -> Any:
+    connection = await pool.get_connection()
+    try:
+        await connection.send_command("GET", key)
+        return await connection.read_response()
+    except ResponseError:
+        raise
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)

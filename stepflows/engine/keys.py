@@ -71,7 +71,8 @@ def check_prefetch(prefetch: Any, where: str) -> Prefetch:
         return prefetch
     if not isinstance(prefetch, Iterable):
         raise InvalidUse(f"{where}: prefetch is {prefetch!r}; give a list of keys, or a prefix of them.")
-    return [*dict.fromkeys(check_key(key, f"{where}, prefetch") for key in prefetch)]
+    where = f"{where}, prefetch"
+    return [*dict.fromkeys(key if is_plain(key) else check_key(key, where) for key in prefetch)]
 
 
 def token(*parts: str) -> str:

@@ -106,7 +106,7 @@ def _read_ahead(run: RunContext, prefetch: Prefetch) -> Generator[Operation, Any
         # Each step will find out by itself what that means for it.
         logger.warning("workflow %r: nothing could be read ahead: %s", run.workflow, error)
         return
-    run.ahead.update((key, lookup) for key, lookup in zip(keys, found, strict=True) if isinstance(lookup, RESULTS))
+    run.ahead = {key: lookup for key, lookup in zip(keys, found, strict=True) if isinstance(lookup, RESULTS)}
 
 
 def _look_up(run: RunContext, missed: Mapping[str, Missed]) -> Generator[Operation, Any, dict[str, Result[Any]]]:

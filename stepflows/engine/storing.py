@@ -106,9 +106,9 @@ def _standing(
     """What counts, given what stands in the cache."""
     request, result = executed.request, executed.result
     key = str(request.key)
+    run.ahead.pop(key, None)
     if isinstance(standing, Ok | Err):
         run.kept.pop(key, None)
-        run.ahead.pop(key, None)
         return result if standing is entry.result else replayed(run, request, standing)
     if standing is LOST:
         logger.warning("%s: its lease was lost while it ran, and somebody else runs it now", where(run, request))
@@ -131,6 +131,7 @@ def _standing(
 def _defer(run: RunContext, executed: Executed, entry: Entry) -> Generator[Operation, Any, None]:
     """It counts in this run at once, and elsewhere when the transaction that the step used commits."""
     run.kept[entry.key] = executed.result
+    run.ahead.pop(entry.key, None)
 
     def committed() -> Plan:
         run.kept.pop(entry.key, None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from django.core.cache import caches
+from redis import asyncio as aredis
 from redis.backoff import ConstantBackoff
 from redis.cache import CacheConfig
 from redis.exceptions import ResponseError
@@ -135,3 +136,66 @@ def test_a_server_that_is_away_is_an_outage(settings: Any):
     with pytest.raises(CacheUnavailable) as caught:
         backend_for("a").read(NAME)
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+async def test_event_loops_have_one_as_well(redis_alias: str, monkeypatch: pytest.MonkeyPatch):
+    """On a connection of their own."""
+    backend = backend_for(redis_alias)
+    backend.write([Write(NAME, b"data")])
+    assert await backend.aread(NAME) == b"data"
+    monkeypatch.setattr(aredis.Redis, "execute_command", None)
+    assert await backend.aread(NAME) == b"data"
+
+
+async def test_a_loop_asks_again_where_the_server_has_closed_the_connection(redis_alias: str, valkey: Any):
+    """It cannot see that before it has tried."""
+    backend = backend_for(redis_alias)
+    await backend.awrite([Write(NAME, b"data")])
+    valkey.client.client_kill_filter(_type="normal", skipme=True)
+    assert await backend.aread(NAME) == b"data"
+
+
+async def test_a_loop_keeps_the_connection_for_a_refusal(redis_alias: str, valkey: Any):
+    """A list of somebody's in the place is no outage."""
+    backend = backend_for(redis_alias)
+    await backend.awrite([Write(NAME, b"data")])
+    (key,) = valkey.client.keys("*user:1")
+    valkey.client.delete(key)
+    valkey.client.lpush(key, "a")
+    assert await backend.aread(NAME) == b""
+    valkey.client.delete(key)
+    assert await backend.aread(NAME) is None
+
+
+async def test_a_tracer_of_async_commands_sees_every_hit(valkey: Any, settings: Any, monkeypatch: pytest.MonkeyPatch):
+    """As with the sync ones."""
+    seen: list[Any] = []
+    original = aredis.Redis.execute_command
+
+    async def traced(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(args[0])
+        return await original(self, *args, **options)
+
+    monkeypatch.setattr(aredis.Redis, "execute_command", traced)
+    settings.CACHES = {"a": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": valkey.url}}
+    assert await backend_for("a").aread(NAME) is None
+    assert seen == ["GET"]
+
+
+async def test_retries_of_the_project_hold_on_a_loop(valkey: Any, settings: Any, monkeypatch: pytest.MonkeyPatch):
+    """They are in the layer that would be left out there too."""
+    options = {"CONNECTION_POOL_KWARGS": {"retry": Retry(ConstantBackoff(0), 3)}}
+    location = f"{valkey.url}?client_name=shortcut-{next(_numbers)}"
+    settings.CACHES = {
+        "a": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location, "OPTIONS": options},
+    }
+    seen: list[Any] = []
+    original = aredis.Redis._send_command_parse_response
+
+    async def noted(self: Any, connection: Any, command: str, *args: Any, **options: Any) -> Any:
+        seen.append(command)
+        return await original(self, connection, command, *args, **options)
+
+    monkeypatch.setattr(aredis.Redis, "_send_command_parse_response", noted)
+    assert await backend_for("a").aread(NAME) is None
+    assert seen == ["GET"]

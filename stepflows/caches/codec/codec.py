@@ -16,7 +16,7 @@ from stepflows.caches.codec.refusal import located
 from stepflows.caches.codec.wire import pack, unpack
 from stepflows.engine.cache import Damaged
 from stepflows.errors import ClassNotLoaded, DamagedEntry, InvalidUse, NotCacheable
-from stepflows.results import Err, Ok, Result, Stamp
+from stepflows.results import Err, Ok, Result, Stamp, restored
 
 __all__ = ["Codec", "current_codec", "dumps", "loads"]
 
@@ -53,14 +53,16 @@ class Codec:
         """
         try:
             flags, header, payload = opened(data, self.signer)
-            check_place(header, scope, key)
-            stamp = Stamp._make(header[:5])
+            if header[5] != scope or header[6] != key:
+                check_place(header, scope, key)
+            # Checked to be of the right number.
+            stamp: Stamp = tuple.__new__(Stamp, header[:5])
             try:
                 value = unpack(payload)
             except (ClassNotLoaded, TypeError) as exc:
                 return Err(_absent(exc), stamp=stamp)
             if flags & OK:
-                return Ok(value, stamp=stamp)
+                return restored(value, stamp)
             error, *cause = value
             return Err(error, cause[0] if cause else cause_of(error), stamp=stamp)
         except _UNREADABLE as exc:

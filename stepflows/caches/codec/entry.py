@@ -37,6 +37,7 @@ OK: Final = 1
 _SIGNED: Final = 2
 _PREFIX: Final = Struct(">4sBBHQ")
 _CRC: Final = Struct(">I")
+_SMALL: Final = 4096
 #: What two bytes can tell. A claim of more must not make a listing read it.
 _MAX_HEADER: Final = 0xFFFF
 _TIME = (float, int)
@@ -102,20 +103,27 @@ def framed(flags: int, head: tuple[Any, ...], payload: bytes, signer: Signer | N
     return data + signer.sign(data) if signer else data
 
 
-def opened(data: object, signer: Signer | None) -> tuple[int, list[Any], memoryview]:
+def opened(data: object, signer: Signer | None) -> tuple[int, list[Any], bytes | memoryview]:
     """Flags, header and payload, if nothing is damaged or forged. Raises ``ValueError`` and its like."""
-    entry = _as_bytes(data)
+    entry = data if type(data) is bytes else _as_bytes(data)
     flags, middle, end = _prefix(entry)
-    whole, signed = memoryview(entry), end + _CRC.size
+    # To copy a little takes less than to make a view of it.
+    whole: bytes | memoryview = entry if end < _SMALL else memoryview(entry)
+    signed = end + _CRC.size
     if len(entry) != (signed + Signer.SIZE if flags & _SIGNED else signed):
         raise DamagedEntry("its lengths do not add up")
-    if signer and not flags & _SIGNED:
-        raise DamagedEntry("it is not signed")
-    if signer and not signer.verifies(whole[:signed], whole[signed:]):
-        raise DamagedEntry("its signature is not of this site's SECRET_KEY or SECRET_KEY_FALLBACKS")
+    if signer:
+        _verify(signer, flags, whole, signed)
     if crc32(whole[:end]) != _CRC.unpack_from(entry, end)[0]:
         raise DamagedEntry("its checksum is wrong")
     return flags, _header(entry, middle), whole[middle:end]
+
+
+def _verify(signer: Signer, flags: int, whole: bytes | memoryview, signed: int) -> None:
+    if not flags & _SIGNED:
+        raise DamagedEntry("it is not signed")
+    if not signer.verifies(whole[:signed], whole[signed:]):
+        raise DamagedEntry("its signature is not of this site's SECRET_KEY or SECRET_KEY_FALLBACKS")
 
 
 def head_of(data: object) -> Head | Truncated:
@@ -145,9 +153,11 @@ def _as_bytes(data: object) -> bytes:
 
 def _prefix(entry: bytes) -> tuple[int, int, int]:
     """The flags, and where header and payload end."""
-    if len(entry) < _PREFIX.size or not entry.startswith(_MAGIC):
+    if len(entry) < _PREFIX.size:
         raise DamagedEntry("it is no entry of stepflows")
-    _, version, flags, header, payload = _PREFIX.unpack_from(entry)
+    magic, version, flags, header, payload = _PREFIX.unpack_from(entry)
+    if magic != _MAGIC:
+        raise DamagedEntry("it is no entry of stepflows")
     if version != _FORMAT:
         newer = "newer" if version > _FORMAT else "other"
         raise DamagedEntry(f"format {version} is {newer} than the {_FORMAT} that this version of stepflows reads")
