@@ -266,7 +266,8 @@ class AsyncDriver:
 
     async def _watched(self, call: Callable[[], Awaitable[Outcome]], operation: Call) -> Outcome:
         """The same as :func:`watched`. The connections are those of the thread that Django's own async methods use."""
-        watch: Watch | None = await in_thread(self.threads.watch) if _is_kept(operation) else None
+        wanted = _is_kept(operation) and not (isinstance(self._hop, Pool) and not await self._hop.is_pinned())
+        watch: Watch | None = await in_thread(self.threads.watch) if wanted else None
         if watch is None:
             return await call()
         try:

@@ -78,10 +78,14 @@ class Pool:
         self._usual = usual
         self._pinned: asyncio.Future[Outcome] | None = None
 
-    async def __call__(self, function: Callable[[], Any], /) -> Outcome:
+    async def is_pinned(self) -> bool:
+        """Whether functions have to stay in the usual thread; asked there, once."""
         if self._pinned is None:
             self._pinned = asyncio.ensure_future(self._usual(self._threads.pinned))
-        if await self._pinned == Returned(True):
+        return await self._pinned == Returned(True)
+
+    async def __call__(self, function: Callable[[], Any], /) -> Outcome:
+        if await self.is_pinned():
             return await self._usual(function)
         call = partial(copy_context().run, self._call, function)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
