@@ -178,8 +178,10 @@ class _Asynchronous:
         if arguments.pop("redis_connect_func", None):
             return None
         # A sync connection is seen to be closed before it is used, but an event loop may not have got round to it.
-        arguments.setdefault("retry", Retry(NoBackoff(), 1, (exceptions.ConnectionError,)))
-        if isinstance(arguments["retry"], SyncRetry):
+        if "retry" not in arguments:
+            arguments["retry"] = Retry(NoBackoff(), 1, (exceptions.ConnectionError,))
+            arguments["retry_on_error"] = [exceptions.ConnectionError]
+        elif isinstance(arguments["retry"], SyncRetry):
             arguments["retry"] = _retry(arguments["retry"])
         try:
             return cls(kind, arguments, pool.max_connections, retries="retry" in pool.connection_kwargs)

