@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,8 +29,7 @@ class Request(NamedTuple):
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """A step that ran here, and what came of it."""
 
     request: Request
@@ -38,7 +37,7 @@ class Executed:
     seconds: float
     #: The open transactions in which it used a database.
     transactions: Sequence[Transaction] = ()
-    lease: Lease | None = field(default=None, compare=False)
+    lease: Lease | None = None
 
 
 class Done(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from stepflows.engine.cache import Busy, Claimed, Lease, Lost
@@ -196,7 +195,7 @@ class _Flight:
         """Execute what there are leases for."""
         if self._has_failed():
             yield from self._let_go()
-        late = [replace(self._late.pop(key), lease=self._leases[key]) for key in self._leases if key in self._late]
+        late = [self._late.pop(key)._replace(lease=self._leases[key]) for key in self._leases if key in self._late]
         fresh = [key for key in self._leases if key not in {each.request.key for each in late}]
         yield from self._keep(late)
         if len(fresh) == 1:
