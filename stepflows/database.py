@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from stepflows import conf
 from stepflows.engine.context import logger
+from stepflows.engine.policy import is_interrupt
 from stepflows.engine.threads import Threads
 from stepflows.engine.transactions import Transaction, Watch, watching
 
@@ -144,7 +145,9 @@ class _OpenTransaction:
         self._settled = True
         try:
             call()
-        except Exception:
+        except Exception as error:
+            if is_interrupt(error):
+                raise
             logger.exception("The end of a transaction could not be acted on by %r", call)
 
 
@@ -188,7 +191,7 @@ def _savepoint_of_test(connection: BaseDatabaseWrapper) -> str | None:
 
 
 def _register(connection: BaseDatabaseWrapper, hook: _Hook) -> None:
-    connection.on_commit(hook, robust=True)
+    connection.on_commit(hook)
     if _is_of_a_case(connection.atomic_blocks[0]):
         # A case's transaction is never committed.
         sid = str(_savepoint_of_test(connection))

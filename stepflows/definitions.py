@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack, overload
 
@@ -213,10 +213,22 @@ class _Workflow:
 def _check_body(name: str, body: Any) -> None:
     if not callable(body):
         raise InvalidUse(f"Workflow {name!r}: the body is {body!r}; it must be a function, def body(step, deps, ...).")
+    if "prefetch" in _parameters(body):
+        raise InvalidUse(
+            f"Workflow {name!r}: the body has a parameter prefetch, which is an argument of run() itself. Rename it."
+        )
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise InvalidUse(
             f"Workflow {name!r}: the body is a generator, so nothing in it would run. Take the yield away."
         )
+
+
+def _parameters(body: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(body).parameters
+    except (TypeError, ValueError):
+        # Some objects have no signature to look at.
+        return ()
 
 
 def _of_the_call(error: TypeError) -> bool:

@@ -19,9 +19,8 @@ __all__ = ["BATCH", "PASSING", "Answer", "Backend", "Held", "Hold", "Write", "ca
 #: How many entries are listed or removed in one go.
 BATCH: Final = 1000
 
-#: Not the cache's doing, so never turned into CacheUnavailable: our own errors, and Celery's limit, which may strike
-#: anywhere.
-PASSING: Final = (StepflowsError, SoftTimeLimitExceeded)
+#: Not the cache's doing, so never turned into CacheUnavailable: our own errors, and what may strike anywhere.
+PASSING: Final = (StepflowsError, SoftTimeLimitExceeded, RecursionError, MemoryError)
 
 
 class Hold(NamedTuple):

@@ -15,7 +15,7 @@ from stepflows.engine.cache import LOST, MISSING, Busy, Claimed, Damaged, Entry,
 from stepflows.errors import NotCacheable
 from stepflows.results import Err, Ok
 
-__all__ = ["adrive", "all_decoded", "claiming", "decoded", "drive", "holds", "storing"]
+__all__ = ["adrive", "all_decoded", "claiming", "decoded", "drive", "frozen", "holds", "storing"]
 
 T = TypeVar("T")
 #: Calls of the backend: a method, its arguments and its options; each is sent what the method returns.
@@ -56,6 +56,16 @@ def claiming(
     return [lease or answer for lease, answer in zip(leases, claimed, strict=True)]
 
 
+def frozen(scope: str, entry: Entry) -> Entry | NotCacheable:
+    """The entry with a copy of its value; or why that cannot be kept."""
+    codec = current_codec()
+    try:
+        copy = codec.decode(codec.encode(entry.result, scope, entry.key), scope, entry.key)
+    except NotCacheable as error:
+        return error
+    return entry if isinstance(copy, Damaged) else entry._replace(result=copy)
+
+
 def _claiming_anyway(
     scope: str, names: Sequence[Name], token: str, seconds: float, claimed: list[Any], useless: Sequence[int]
 ) -> Calls[None]:
@@ -86,7 +96,6 @@ def storing(scope: str, entries: Sequence[Entry]) -> Calls[list[Standing]]:
         except NotCacheable as error:
             standing[at] = error
     stay = (yield from _writing(scope, writes, standing)) if writes else []
-    keeper.forget(filter(None, [entries[at].lease for at in writes]))
     if ended := holds(filter(None, [entries[at].lease for at in stay])):
         yield "release", (ended,), {}
     return standing

@@ -79,6 +79,9 @@ class ForeignCache:
     def release(self, leases: Sequence[Lease]) -> None:
         local.give_back(leases)
 
+    def freeze(self, entry: Entry) -> Entry:
+        return entry
+
     def abandon(self, leases: Sequence[Lease]) -> None:
         self.release(leases)
 

@@ -9,7 +9,9 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Final, TypeVar
 from weakref import WeakSet
 
@@ -55,6 +57,10 @@ class _Keeper:
         self._leases: WeakSet[HeldLease] = WeakSet()
         self._abandoned: list[tuple[Backend, Sequence[Hold]]] = []
         self._thread: threading.Thread | None = None
+        #: What waits until something before it is done.
+        self._postponed: list[tuple[Backend, Sequence[Hold]]] = []
+        #: What is under way.
+        self._busy: set[tuple[Backend, float | None]] = set()
         self._wakes = math.inf
 
     def watch(self, leases: Iterable[HeldLease]) -> None:
@@ -73,6 +79,16 @@ class _Keeper:
         with self._changed:
             for lease in leases:
                 self._leases.discard(lease)  # type: ignore[arg-type]
+
+    @contextmanager
+    def paused(self, leases: Sequence[Lease]) -> Iterator[None]:
+        """Do not renew them while they are ended, which would bring them back; go on if that fails."""
+        self.forget(leases)
+        try:
+            yield
+        except BaseException:
+            self.watch(lease for lease in leases if isinstance(lease, HeldLease))
+            raise
 
     def abandon(self, backend: Backend, holds: Sequence[Hold]) -> None:
         """End these leases soon, in the keeper's thread."""
@@ -93,8 +109,6 @@ class _Keeper:
             try:
                 self._renew_due()
                 self._release_abandoned()
-                # A database cache has opened one for this thread.
-                connections.close_all()
             except Exception:
                 # All other leases depend on this thread.
                 logger.exception("The thread that renews leases met an error and goes on")
@@ -107,14 +121,37 @@ class _Keeper:
         batches: defaultdict[tuple[Backend, float], list[HeldLease]] = defaultdict(list)
         with self._changed:
             now = time.monotonic()
-            for lease in self._leases:
+            for lease in list(self._leases):
                 # Those that were claimed together stay together.
                 if lease.due <= now + lease.seconds / 30:
                     lease.due = now + lease.seconds / 3
                     batches[lease.backend, lease.seconds].append(lease)
             self._wakes = min((lease.due for lease in self._leases), default=math.inf)
         for (backend, seconds), leases in batches.items():
-            self._renew(backend, seconds, leases)
+            self._apart((backend, seconds), partial(self._renew, backend, seconds, leases))
+
+    def _apart(self, what: tuple[Backend, float | None], task: Callable[[], None]) -> bool:
+        """In a thread of its own: a server that does not answer must not cost the leases on others."""
+        with self._changed:
+            if what in self._busy:
+                return False
+            self._busy.add(what)
+        threading.Thread(target=self._perform, args=(what, task), name="stepflows-leases-task", daemon=True).start()
+        return True
+
+    def _perform(self, what: tuple[Backend, float | None], task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception:
+            logger.exception("Leases could not be looked after")
+        finally:
+            with self._changed:
+                self._busy.discard(what)
+                self._abandoned += self._postponed
+                self._postponed = []
+                self._changed.notify()
+            # A database cache has opened one for this thread.
+            connections.close_all()
 
     def _release_abandoned(self) -> None:
         with self._changed:
@@ -124,7 +161,9 @@ class _Keeper:
         for backend, holds in abandoned:
             together[backend] += holds
         for backend, each in together.items():
-            _release(backend, each)
+            if not self._apart((backend, None), partial(_release, backend, each)):
+                with self._changed:
+                    self._postponed.append((backend, each))
 
     def _renew(self, backend: Backend, seconds: float, leases: list[HeldLease]) -> None:
         try:
@@ -160,7 +199,11 @@ def _release(backend: Backend, holds: Sequence[Hold]) -> None:
 
 def _report(what: str, number: int, error: Exception) -> None:
     unexpected = None if isinstance(error, CacheUnavailable) else error
-    logger.warning("%d leases could not be %s: %s", number, what, error, exc_info=unexpected)
+    logger.warning("%d %s could not be %s: %s", number, _leases(number), what, error, exc_info=unexpected)
+
+
+def _leases(number: int) -> str:
+    return "lease" if number == 1 else "leases"
 
 
 async def claim_in_thread(claim: Callable[[], T], backend: Backend, holds: Sequence[Hold], *, sensitive: bool) -> T:

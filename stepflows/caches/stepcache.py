@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache
@@ -14,8 +14,8 @@ from django.core.cache.backends.base import BaseCache
 from stepflows import conf
 from stepflows.caches.aliases import alias_of, backend_for, backend_of, is_django_cache
 from stepflows.caches.backend import Backend, Hold
-from stepflows.caches.exchange import adrive, all_decoded, claiming, decoded, drive, holds, storing
-from stepflows.caches.keeper import keeper
+from stepflows.caches.exchange import adrive, all_decoded, claiming, decoded, drive, frozen, holds, storing
+from stepflows.caches.keeper import HeldLease, keeper
 from stepflows.caches.names import Name, scope_of
 from stepflows.engine.cache import Claimed, Damaged, Entry, Lease, Lookup, Standing
 from stepflows.engine.keys import check_key, check_name, check_version, is_plain, new_token
@@ -46,6 +46,8 @@ class StepCache:
     version: int | str | None = field(default=None, kw_only=True)
     #: The scope as the cache's names have it.
     scope: str = field(init=False, repr=False, compare=False)
+    #: What serves an object that is no alias.
+    _own: Backend | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         alias: Any = alias_of(self.alias) if is_django_cache(self.alias) else self.alias
@@ -60,14 +62,16 @@ class StepCache:
         if self.version is not None:
             check_version(self.version, "StepCache")
         object.__setattr__(self, "alias", alias)
+        object.__setattr__(self, "_own", backend_of(alias) if isinstance(alias, BaseCache) else None)
         object.__setattr__(self, "scope", scope_of(self.namespace, self.version))
 
     @property
     def backend(self) -> Backend:
         """What serves the alias."""
-        if isinstance(self.alias, BaseCache):
-            return backend_of(self.alias)
-        return backend_for(self.alias or conf.settings().CACHE)
+        if self._own is not None:
+            return self._own
+        alias = cast("str | None", self.alias)
+        return backend_for(alias or conf.settings().CACHE)
 
     def bound(self, namespace: str, version: int | str | None = None) -> StepCache:
         """The same with the namespace and version of a workflow, where none is spelt out."""
@@ -99,12 +103,19 @@ class StepCache:
 
     def store(self, entries: Sequence[Entry]) -> list[Standing]:
         """Store results and say what now stands there: the first stored wins, unless it is to be replaced."""
-        return drive(self.backend, storing(self.scope, entries))
+        with keeper.paused([entry.lease for entry in entries if entry.lease]):
+            standing = drive(self.backend, storing(self.scope, entries))
+        keeper.watch(_unstored(entries, standing))
+        return standing
 
     def release(self, leases: Sequence[Lease]) -> None:
         """End leases whose steps are not stored."""
         keeper.forget(leases)
         self.backend.release(holds(leases))
+
+    def freeze(self, entry: Entry) -> Entry | NotCacheable:
+        """The entry with a copy of its value; or why that cannot be kept."""
+        return frozen(self.scope, entry)
 
     def abandon(self, leases: Sequence[Lease]) -> None:
         """The same soon, in another thread."""
@@ -197,7 +208,10 @@ class StepCache:
             raise
 
     async def astore(self, entries: Sequence[Entry]) -> list[Standing]:
-        return await adrive(self.backend, storing(self.scope, entries))
+        with keeper.paused([entry.lease for entry in entries if entry.lease]):
+            standing = await adrive(self.backend, storing(self.scope, entries))
+        keeper.watch(_unstored(entries, standing))
+        return standing
 
     async def arelease(self, leases: Sequence[Lease]) -> None:
         keeper.forget(leases)
@@ -227,3 +241,12 @@ class StepCache:
     async def __aiter__(self) -> AsyncIterator[str]:
         for key in await self.akeys():
             yield key
+
+
+def _unstored(entries: Sequence[Entry], standing: Sequence[Standing]) -> list[HeldLease]:
+    """The leases that go on, because it is not the cache's affair what becomes of their steps."""
+    return [
+        entry.lease
+        for entry, stands in zip(entries, standing, strict=True)
+        if isinstance(stands, NotCacheable) and isinstance(entry.lease, HeldLease)
+    ]

@@ -51,10 +51,12 @@ class Lease:
     The cache renews it for as long as the object lives, so one that is dropped ends by itself.
     """
 
-    __slots__ = ("__weakref__", "key", "token")
+    __slots__ = ("__weakref__", "key", "passed_on", "token")
 
     def __init__(self, key: str, token: str) -> None:
         self.key = key
+        #: Whether a thread that nobody waits for any more has it until its function has ended.
+        self.passed_on = False
         #: Random, one for each attempt to get leases.
         self.token = token
 
@@ -121,6 +123,9 @@ class Cache(Protocol):
         A lease that was lost meanwhile does not keep a success from being the first. An ``Err``, or what is to replace
         something, is ``LOST`` if somebody else has the lease by now.
         """
+
+    def freeze(self, entry: Entry) -> Entry | NotCacheable:
+        """The entry as it is now, whatever is done to its value before it is stored. Asks no server."""
 
     def release(self, leases: Sequence[Lease]) -> None:
         """End leases whose steps are not stored."""

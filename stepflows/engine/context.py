@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ class RunContext:
         self.run_id = run_id or str(uuid.uuid4())
         #: Results that count in this run although the cache does not hold them.
         self.kept: dict[str, Result[Any]] = {}
+        #: When it was last given up to store something (monotonic).
+        self.gave_up = -math.inf
         #: What was looked up before the body began.
         self.ahead: dict[str, Result[Any]] = {}
         #: Whose each key is.

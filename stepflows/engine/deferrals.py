@@ -63,6 +63,13 @@ class Deferral:
         finally:
             if self._place:
                 _deferrals.pop(self._place, None)
+            # They know each other; a lease must not wait for the garbage collector.
+            self._transactions = ()
+            self._actions = (_nothing, _nothing)
+
+
+def _nothing() -> None:
+    """It has ended."""
 
 
 def is_deferred(busy: Busy, key: str) -> bool:

@@ -9,18 +9,18 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
-from stepflows.engine.cache import Cache
+from stepflows.engine.cache import Cache, Entry, Standing
 from stepflows.engine.calls import attempt, is_async, running_step
 from stepflows.engine.context import logger
 from stepflows.engine.deferrals import Deferral, deferral
 from stepflows.engine.events import Event, Listener
-from stepflows.engine.loops import discard, is_on_a_loop, running_loop, wait_for
+from stepflows.engine.loops import discard, is_on_a_loop, is_under_a_thread, running_loop, wait_for
 from stepflows.engine.operations import (
     Call,
     Claim,
@@ -41,9 +41,9 @@ from stepflows.engine.operations import (
     Together,
 )
 from stepflows.engine.policy import is_interrupt
-from stepflows.engine.threads import Hop, Pool, Threads, hop, in_thread, watched
+from stepflows.engine.threads import Attended, Hop, Pool, Threads, hop, in_thread, watched
 from stepflows.engine.transactions import Watch
-from stepflows.errors import InvalidUse
+from stepflows.errors import InvalidUse, NotCacheable
 from stepflows.results import Result
 
 __all__ = ["AsyncDriver", "Driver"]
@@ -77,7 +77,7 @@ class Driver:
             self._perform[LoadMany] = lambda operation: cache.load_many(operation.keys)
             self._perform[Keys] = lambda operation: cache.keys(operation.prefix)
             self._perform[Claim] = lambda op: cache.claim(op.keys, op.seconds, refresh=op.refresh)
-            self._perform[Store] = lambda operation: cache.store(operation.entries)
+            self._perform[Store] = lambda operation: _stored(cache, operation.entries)
             self._perform[Release] = lambda operation: cache.release(operation.leases)
             self._perform[Defer] = self.defer
             self._perform[Deferred] = _deferred
@@ -89,7 +89,8 @@ class Driver:
             operation = next(plan)
             while True:
                 try:
-                    if self.stopped and not isinstance(operation, Emit | Release):
+                    # What has run is stored all the same.
+                    if self.stopped and not isinstance(operation, Emit | Release | Store | Defer):
                         raise asyncio.CancelledError  # noqa: TRY301 - as if the operation had been cancelled
                     answer = perform[type(operation)](operation)
                 except BaseException as error:
@@ -126,17 +127,22 @@ class Driver:
             except Exception as error:
                 _report(listener, operation.event, error)
 
-    def defer(self, operation: Defer) -> None:
+    def defer(self, operation: Defer) -> NotCacheable | None:
+        cache = cast("Cache", self.cache)
+        entry = cache.freeze(operation.entry)
+        if isinstance(entry, NotCacheable):
+            return entry
+
         def committed() -> None:
             # This run may have been stopped since; what it did stands.
-            Driver(self.cache, self.listeners, self.threads).drive(operation.committed())
+            Driver(cache, self.listeners, self.threads).drive(operation.committed(entry))
 
         def forgotten() -> None:
             operation.forgotten()
-            if self.cache and operation.entry.lease:
-                self.cache.abandon([operation.entry.lease])
+            cache.abandon([entry.lease] if entry.lease else [])
 
-        Deferral(operation.transactions, operation.entry, committed, forgotten).begin()
+        Deferral(operation.transactions, entry, committed, forgotten).begin()
+        return None
 
     def _together(self, operation: Together) -> Gathering:
         gathering = Gathering(len(operation.plans))
@@ -160,11 +166,14 @@ class Driver:
         with ThreadPoolExecutor(width + bool(then), thread_name_prefix="stepflows") as pool:
             after = pool.submit(copy_context().run, self._work_after, then, ended, gathering) if then else None
             take = ended.put if then else _nothing
+            workers = [pool.submit(self._work_in_thread, jobs, gathering, take) for _ in range(width)]
             try:
-                for worker in [pool.submit(self._work_in_thread, jobs, gathering, take) for _ in range(width)]:
+                for worker in workers:
                     worker.result()
             finally:
                 gathering.open = False
+                # What they are at will be done, and is to be stored.
+                wait(workers)
                 ended.put(None)
             if after:
                 after.result()
@@ -229,7 +238,7 @@ class AsyncDriver:
             self._perform[LoadMany] = lambda operation: cache.aload_many(operation.keys)
             self._perform[Keys] = lambda operation: cache.akeys(operation.prefix)
             self._perform[Claim] = lambda op: cache.aclaim(op.keys, op.seconds, refresh=op.refresh)
-            self._perform[Store] = lambda operation: cache.astore(operation.entries)
+            self._perform[Store] = lambda operation: _astored(cache, operation.entries)
             self._perform[Release] = lambda operation: cache.arelease(operation.leases)
             # Transactions belong to the thread that Django's own async methods use.
             self._perform[Defer] = lambda operation: in_thread(partial(self._sync().defer, operation))
@@ -256,17 +265,42 @@ class AsyncDriver:
             if is_async(operation.function):
                 return await self._watched(partial(_awaited, operation.function, operation), operation)
             running_loop.set(asyncio.get_running_loop())
-            call = partial(attempt, operation.function)
-            answer = await self._hop(partial(watched, call, self.threads) if _is_kept(operation) else call)
-            outcome: Outcome = answer.value if isinstance(answer, Returned) else answer
+            outcome = await self._in_thread(operation)
             if not (isinstance(outcome, Returned) and inspect.isawaitable(outcome.value)):
                 return outcome
             awaited = await self._watched(partial(_awaited, lambda: outcome.value, operation), operation)
             return awaited._replace(transaction=awaited.transaction or outcome.transaction)
 
+    async def _in_thread(self, operation: Call) -> Outcome:
+        """What the function comes to in a thread, which no cancellation stops."""
+        call = partial(attempt, operation.function)
+        if not _is_kept(operation):
+            answer = await self._hop(call)
+        else:
+            attended = Attended(partial(watched, call, self.threads), partial(self._finish, operation), self.threads)
+            try:
+                answer = await self._hop(attended)
+            except asyncio.CancelledError:
+                if attended.leave() and operation.lease and operation.late:
+                    operation.lease.passed_on = True
+                raise
+        return answer.value if isinstance(answer, Returned) else answer
+
+    def _finish(self, operation: Call, outcome: Outcome) -> None:
+        if isinstance(outcome, Returned) and inspect.isawaitable(outcome.value):
+            discard(outcome.value)
+            outcome = Raised(asyncio.CancelledError())
+        try:
+            if operation.late:
+                self._sync().drive(operation.late(outcome))
+        except Exception:
+            logger.exception("What a step came to after its run was cancelled could not be stored: %r", operation.step)
+
     async def _watched(self, call: Callable[[], Awaitable[Outcome]], operation: Call) -> Outcome:
         """The same as :func:`watched`. The connections are those of the thread that Django's own async methods use."""
-        wanted = _is_kept(operation) and not (isinstance(self._hop, Pool) and not await self._hop.is_pinned())
+        wanted = _is_kept(operation) and is_under_a_thread()
+        if wanted and isinstance(self._hop, Pool):
+            wanted = await self._hop.is_pinned()
         watch: Watch | None = await in_thread(self.threads.watch) if wanted else None
         if watch is None:
             return await call()
@@ -369,6 +403,38 @@ def _is_kept(operation: Call) -> bool:
 def _deferred(operation: Deferred) -> Result[Any] | None:
     found = deferral(operation.busy, operation.key)
     return found.result if found and found.is_here() else None
+
+
+def _stored(cache: Cache, entries: Sequence[Entry]) -> list[Standing]:
+    """Store them. A time limit or Ctrl-C that strikes here does not undo what has run."""
+    try:
+        return cache.store(entries)
+    except Exception as error:
+        if is_interrupt(error):
+            _once_more(cache, entries)
+        raise
+    except BaseException:
+        _once_more(cache, entries)
+        raise
+
+
+def _once_more(cache: Cache, entries: Sequence[Entry]) -> None:
+    try:
+        cache.store(entries)
+    except Exception as error:
+        logger.error("%d results could not be stored before the end: %s", len(entries), error)
+
+
+async def _astored(cache: Cache, entries: Sequence[Entry]) -> list[Standing]:
+    """Store them. A cancellation waits until that is done."""
+    storing = asyncio.ensure_future(cache.astore(entries))
+    try:
+        return await asyncio.shield(storing)
+    except asyncio.CancelledError:
+        await asyncio.wait([storing])
+        if not storing.cancelled() and (error := storing.exception()):
+            logger.error("%d results could not be stored before the end: %s", len(entries), error)
+        raise
 
 
 def _taken(queue: asyncio.Queue[int | None]) -> list[int | None]:

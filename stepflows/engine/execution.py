@@ -15,7 +15,7 @@ from stepflows.engine.policy import Policy
 from stepflows.engine.transactions import Transaction
 from stepflows.results import Err, FailedStep, Ok, Result
 
-__all__ = ["Executed", "Request", "Work", "execute", "gather", "outcome_of", "single", "step_event", "where"]
+__all__ = ["Executed", "Late", "Request", "Work", "execute", "gather", "outcome_of", "single", "step_event", "where"]
 
 
 class Request(NamedTuple):
@@ -51,7 +51,9 @@ class Done(NamedTuple):
 
 Working: TypeAlias = Generator[Operation, Any, Done]
 #: What a step does when it is executed.
-Work: TypeAlias = Callable[[RunContext, Request, Lease | None], Working]
+Work: TypeAlias = Callable[[RunContext, Request, Lease | None, "Late | None"], Working]
+#: What is done with the outcome of a function that ends after its run.
+Late: TypeAlias = Callable[[Outcome], Plan]
 
 
 def single(function: Callable[[], Any]) -> Work:
@@ -64,11 +66,11 @@ def gather(
 ) -> Work:
     """The work of a step that has several named functions, and of what ``collect`` makes of their values."""
 
-    def work(run: RunContext, request: Request, lease: Lease | None) -> Working:
+    def work(run: RunContext, request: Request, lease: Lease | None, late: Late | None) -> Working:
         transactions: list[Transaction] = []
 
         def part(name: str, function: Callable[[], Any]) -> Plan:
-            done = yield from _attempts(function, name, run, request, lease)
+            done = yield from _attempts(function, name, run, request, lease, None)
             transactions.extend(done.transactions)
             return done.result
 
@@ -81,14 +83,14 @@ def gather(
 
 
 def execute(
-    run: RunContext, request: Request, work: Work, lease: Lease | None = None
+    run: RunContext, request: Request, work: Work, lease: Lease | None = None, late: Late | None = None
 ) -> Generator[Operation, Any, Executed]:
     """Run the step."""
     started = time.perf_counter()
     try:
         if run.listening:
             yield step_event(run, request, "step_start")
-        result, attempt, transactions = yield from work(run, request, lease)
+        result, attempt, transactions = yield from work(run, request, lease, late)
     except BaseException as error:
         # Not a failure but an end all the same, which whoever was told of the start is told of. GeneratorExit may be
         # the plan's own end, after which it may not yield.
@@ -106,7 +108,7 @@ def execute(
 
 
 def _attempts(
-    function: Callable[[], Any], part: str, run: RunContext, request: Request, lease: Lease | None
+    function: Callable[[], Any], part: str, run: RunContext, request: Request, lease: Lease | None, late: Late | None
 ) -> Working:
     token = run.token(request.key, part)
     retry = request.policy.retry
@@ -114,7 +116,7 @@ def _attempts(
     attempt = 1
     while True:
         info = StepInfo(request.label, request.key, attempt, token)
-        outcome: Outcome = yield Call(function, info, request.timeout, lease)
+        outcome: Outcome = yield Call(function, info, request.timeout, lease, late)
         if outcome.transaction is not None:
             transactions.append(outcome.transaction)
         result = judge(outcome)

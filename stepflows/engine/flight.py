@@ -8,15 +8,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from stepflows.engine.cache import Busy, Claimed, Lease, Lost
 from stepflows.engine.calls import holding
-from stepflows.engine.context import RunContext, logger
+from stepflows.engine.context import RunContext, judge, logger
 from stepflows.engine.deferrals import is_deferred
 from stepflows.engine.execution import Executed, Request, Work, execute, step_event, where
-from stepflows.engine.operations import Claim, Deferred, Operation, Pause, Plan, Together
-from stepflows.engine.storing import hit_event, keep, let_go, replayed
+from stepflows.engine.operations import Claim, Deferred, Operation, Outcome, Pause, Plan, Raised, Together
+from stepflows.engine.policy import is_failure
+from stepflows.engine.storing import hit_event, is_kept, keep, let_go, replayed
 from stepflows.errors import CacheUnavailable, InvalidUse
 from stepflows.results import Err, FailedStep, Ok, Result
 
@@ -59,14 +61,17 @@ def unreachable(
     run: RunContext, missed: Mapping[str, Missed], error: CacheUnavailable, limit: int | None = None
 ) -> Generator[Operation, Any, dict[str, Result[Any]]]:
     """The same while the cache cannot be reached: run uncached, or fail, as the policy says."""
-    settled = {key: run.kept[key] for key in missed if key in run.kept}
+    settled = {key: run.kept[key] for key, (request, _) in missed.items() if key in run.kept and not request.refresh}
     missed = {key: each for key, each in missed.items() if key not in settled}
 
     def part(key: str, request: Request, work: Work) -> Plan:
         logger.warning("%s: runs uncached: %s", where(run, request), error)
         executed = yield from execute(run, request, work)
-        result = run.kept[key] = settled[key] = executed.result
-        return result
+        settled[key] = executed.result
+        run.ahead.pop(key, None)
+        if is_kept(request, executed.result):
+            run.kept[key] = executed.result
+        return executed.result
 
     if any(request.policy.on_cache_down == "run" for request, _ in missed.values()):
         yield Together([part(key, *each) for key, each in missed.items()], limit)
@@ -98,7 +103,7 @@ class _Flight:
         self._complained: set[str] = set()
 
     def held(self) -> list[Lease]:
-        return list(filter(None, self._leases.values()))
+        return [lease for lease in self._leases.values() if lease and not lease.passed_on]
 
     def fly(self) -> Part:
         pauses = _pauses()
@@ -125,7 +130,8 @@ class _Flight:
 
     def _claim(self, keys: Sequence[str]) -> Part:
         request = self._missed[keys[0]].request
-        if not request.policy.single_flight:
+        if not request.policy.single_flight or (request.policy.ttl == 0 and not request.refresh):
+            # Nobody would get anything of it.
             self._leases.update(dict.fromkeys(keys))
             return
         try:
@@ -164,7 +170,7 @@ class _Flight:
             if result is not None and request.refresh:
                 self._leases[key] = None
             elif result is not None:
-                self._settle(key, result)
+                yield from self._found(key, result)
         if key in self._open and key not in self._leases:
             yield from self._wait(key, request)
 
@@ -185,6 +191,7 @@ class _Flight:
     def _unreachable(self, keys: Iterable[str], error: CacheUnavailable) -> Part:
         for key in [key for key in keys if key in self._late]:
             result = self.run.kept[key] = self._late.pop(key).result
+            self.run.ahead.pop(key, None)
             self._settle(key, result)
         missed = {key: self._missed[key] for key in keys if key in self._open}
         settled = yield from unreachable(self.run, missed, error, self._limit)
@@ -223,7 +230,9 @@ class _Flight:
         if key in self.run.kept and not request.refresh:
             # An enclosing map's item that a step inside another one has run meanwhile.
             return Executed(request, self.run.kept[key], 0.0, (), self._leases[key])
-        return (yield from execute(self.run, request, work, self._leases[key]))
+        lease = self._leases[key]
+        late = partial(_finish, self.run, request, lease, time.perf_counter())
+        return (yield from execute(self.run, request, work, lease, late))
 
     def _keep(self, executed: Sequence[Executed]) -> Part:
         kept = yield from keep(self.run, executed)
@@ -241,6 +250,19 @@ class _Flight:
         leases = self.held()
         self._leases.clear()
         yield from let_go(leases)
+
+
+def _finish(run: RunContext, request: Request, lease: Lease | None, started: float, outcome: Outcome) -> Plan:
+    """Store what a function has come to for which nobody waits any more: it ran."""
+    ended = isinstance(outcome, Raised) and not is_failure(outcome.error)
+    result: Result[Any] = Ok(None) if ended else judge(outcome)
+    if ended or (request.policy.retry and not result.ok):
+        # Nothing that counts has come of it.
+        yield from let_go([lease] if lease else [])
+        return result
+    transactions = [outcome.transaction] if outcome.transaction else []
+    yield from keep(run, [Executed(request, result, time.perf_counter() - started, transactions, lease)])
+    return result
 
 
 def _pauses() -> Iterator[float]:

@@ -8,9 +8,9 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
-from asgiref.sync import SyncToAsync, async_to_sync
+from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
 
-__all__ = ["discard", "is_on_a_loop", "running_loop", "wait_for"]
+__all__ = ["discard", "is_on_a_loop", "is_under_a_thread", "running_loop", "wait_for"]
 
 #: Set by the asynchronous driver before it hands work to a thread.
 running_loop: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar("stepflows_running_loop", default=None)
@@ -23,6 +23,16 @@ def is_on_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def is_under_a_thread() -> bool:
+    """Whether a thread waits for this loop in ``async_to_sync``, perhaps in the middle of a transaction.
+
+    Elsewhere no transaction is open between two functions: Django's ``atomic`` does not await.
+    """
+    if getattr(AsyncToSync.executors, "current", None) is not None:
+        return True
+    return asyncio.get_running_loop() in AsyncToSync.loop_thread_executors
 
 
 def discard(awaitable: Any) -> None:

@@ -84,11 +84,14 @@ class Store(NamedTuple):
 
 
 class Defer(NamedTuple):
-    """Drive a plan when all transactions that a step used have committed; call a function when one rolls back."""
+    """Drive a plan when all transactions that a step used have committed; call a function when one rolls back.
+
+    The plan is made for the entry as its value is now. Answer: why that cannot be kept, or ``None``.
+    """
 
     transactions: Sequence[Transaction]
     entry: Entry
-    committed: Callable[[], Plan]
+    committed: Callable[[Entry], Plan]
     forgotten: Callable[[], None]
 
 
@@ -113,6 +116,8 @@ class Call(NamedTuple):
     #: Seconds.
     timeout: float | None = None
     lease: Lease | None = None
+    #: What is done with the outcome if the waiting is cancelled while a thread is at it.
+    late: Callable[[Outcome], Plan] | None = None
 
 
 class Together(NamedTuple):

@@ -52,7 +52,7 @@ def step(run: RunContext, request: Request, work: Work) -> Plan:
     if not request.refresh:
         if key in run.kept:
             return run.kept[key]
-        found: Lookup | None = run.ahead.get(key)
+        found: Lookup | None = run.ahead.pop(key, None)
         if found is None:
             try:
                 found = yield Load(key)
@@ -106,7 +106,12 @@ def _read_ahead(run: RunContext, prefetch: Prefetch) -> Generator[Operation, Any
         # Each step will find out by itself what that means for it.
         logger.warning("workflow %r: nothing could be read ahead: %s", run.workflow, error)
         return
-    run.ahead = {key: lookup for key, lookup in zip(keys, found, strict=True) if isinstance(lookup, RESULTS)}
+    # What has an end may have come to it before it is asked for.
+    run.ahead = {
+        key: lookup
+        for key, lookup in zip(keys, found, strict=True)
+        if isinstance(lookup, RESULTS) and not (lookup.stamp and lookup.stamp.expires_at)
+    }
 
 
 def _look_up(run: RunContext, missed: Mapping[str, Missed]) -> Generator[Operation, Any, dict[str, Result[Any]]]:
@@ -119,7 +124,7 @@ def _look_up(run: RunContext, missed: Mapping[str, Missed]) -> Generator[Operati
         elif key in run.kept:
             results[key] = run.kept[key]
         elif key in run.ahead:
-            found[key] = run.ahead[key]
+            found[key] = run.ahead.pop(key)
     ask = [key for key in missed if key not in results and key not in found]
     if ask:
         found.update(zip(ask, (yield LoadMany(ask)), strict=True))

@@ -64,8 +64,11 @@ class _Steps:
         found = run.ahead.get(key)
         if type(found) is not Ok or run.listening or options or not callable(function):
             return None
-        own = found.stamp is not None and found.stamp.label == label == run.labels.setdefault(key, label)
-        return found if own else None
+        if found.stamp is None or not found.stamp.label == label == run.labels.setdefault(key, label):
+            return None
+        # Once only: the body may change the value.
+        del run.ahead[key]
+        return found
 
     def _one(self, label: str, function: Any, key: Key, options: StepOptions) -> Plan:
         request = self._request(label, key, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from stepflows.engine.cache import LOST, Entry, Lease, Lost, Standing
 from stepflows.engine.context import RunContext, logger
@@ -14,7 +14,7 @@ from stepflows.engine.operations import Defer, Operation, Pause, Plan, Release, 
 from stepflows.errors import CacheUnavailable, NotCacheable
 from stepflows.results import Err, FailedStep, Ok, Result, Stamp, stamped
 
-__all__ = ["Kept", "hit_event", "keep", "let_go", "replayed"]
+__all__ = ["Kept", "hit_event", "is_kept", "keep", "let_go", "replayed"]
 
 #: The result that counts, or word that somebody else is at it.
 Kept = Result[Any] | Lost
@@ -34,12 +34,13 @@ def keep(run: RunContext, executed: Sequence[Executed]) -> Generator[Operation, 
         entry = _entry(run, each)
         if entry is None:
             loose += filter(None, [each.lease])
-        elif each.transactions:
-            yield from _defer(run, each, entry)
+        elif each.transactions and not (each.lease and not each.lease.token):
+            # (Without a token the cache itself is part of the transaction.)
+            kept[position] = yield from _defer(run, each, entry)
         else:
             entries[position] = entry
     if entries:
-        stored = yield from _store(list(entries.values()))
+        stored = yield from _store(run, list(entries.values()))
         for position, standing in zip(entries, stored, strict=True):
             each = executed[position]
             kept[position] = yield from _standing(run, each, entries[position], standing)
@@ -74,25 +75,37 @@ def hit_event(run: RunContext, request: Request, found: Result[Any]) -> Operatio
     return step_event(run, request, "step_cache_hit", duration=duration, **outcome_of(found))
 
 
+def is_kept(request: Request, result: Result[Any]) -> bool:
+    """Whether a result is to be used again at all."""
+    return request.policy.ttl != 0 and (result.ok or request.policy.keeps(cast("Err", result)))
+
+
 def _entry(run: RunContext, executed: Executed) -> Entry | None:
     """What is to be stored, if anything."""
     request, result = executed.request, executed.result
     policy = request.policy
-    if (policy.ttl == 0 and not request.refresh) or (isinstance(result, Err) and not policy.keeps(result)):
+    # Even without any time, what is refreshed takes the place of what is there.
+    if not is_kept(request, result) and not (
+        policy.ttl == 0 and request.refresh and (result.ok or policy.keeps(cast("Err", result)))
+    ):
         return None
     now = time.time()
     stamp = Stamp(request.label, now, executed.seconds, run.run_id, None if policy.ttl is None else now + policy.ttl)
     return Entry(str(request.key), stamped(result, stamp), request.refresh, executed.lease)
 
 
-def _store(entries: Sequence[Entry]) -> Generator[Operation, Any, Sequence[Standing | CacheUnavailable]]:
-    """Try for some seconds."""
+def _store(
+    run: RunContext, entries: Sequence[Entry]
+) -> Generator[Operation, Any, Sequence[Standing | CacheUnavailable]]:
+    """Try for some seconds; but not as long again for each of many steps."""
     started = time.monotonic()
-    for number, pause in enumerate((*_PAUSES, None)):
+    pauses = () if started - run.gave_up < _PATIENCE else _PAUSES
+    for number, pause in enumerate((*pauses, None)):
         try:
             stored: list[Standing] = yield Store(entries)
         except CacheUnavailable as error:
             if pause is None or (number and time.monotonic() - started > _PATIENCE):
+                run.gave_up = time.monotonic()
                 return [error] * len(entries)
             yield Pause(pause)
         else:
@@ -128,18 +141,26 @@ def _standing(
     return result
 
 
-def _defer(run: RunContext, executed: Executed, entry: Entry) -> Generator[Operation, Any, None]:
+def _defer(run: RunContext, executed: Executed, entry: Entry) -> Generator[Operation, Any, Kept]:
     """It counts in this run at once, and elsewhere when the transaction that the step used commits."""
     run.kept[entry.key] = executed.result
     run.ahead.pop(entry.key, None)
 
-    def committed() -> Plan:
+    def committed(frozen: Entry) -> Plan:
         run.kept.pop(entry.key, None)
-        [standing] = yield from _store([entry])
-        kept = yield from _standing(run, executed, entry, standing)
+        [standing] = yield from _store(run, [frozen])
+        kept = yield from _standing(run, executed, frozen, standing)
+        if not isinstance(standing, Ok | Err | Lost):
+            yield from let_go([entry.lease] if entry.lease else [])
         return executed.result if isinstance(kept, Lost) else kept
 
     def forgotten() -> None:
         run.kept.pop(entry.key, None)
 
-    yield Defer(executed.transactions, entry, committed, forgotten)
+    problem: NotCacheable | None = yield Defer(executed.transactions, entry, committed, forgotten)
+    if problem is None:
+        return executed.result
+    forgotten()
+    refused = yield from _standing(run, executed, entry, problem)
+    yield from let_go([entry.lease] if entry.lease else [])
+    return refused

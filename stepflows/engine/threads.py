@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
@@ -12,10 +13,10 @@ from typing import Any, Protocol
 from asgiref.sync import sync_to_async
 
 from stepflows.engine.calls import attempt
-from stepflows.engine.operations import Outcome, Returned
+from stepflows.engine.operations import Outcome, Raised, Returned
 from stepflows.engine.transactions import Watch
 
-__all__ = ["Hop", "Pool", "Threads", "hop", "in_thread", "watched"]
+__all__ = ["Attended", "Hop", "Pool", "Threads", "hop", "in_thread", "watched"]
 
 
 class Threads:
@@ -48,6 +49,51 @@ def watched(function: Callable[[], Outcome], threads: Threads) -> Outcome:
     finally:
         transaction = watch.close()
     return outcome._replace(transaction=transaction)
+
+
+class Attended:
+    """A function for a thread. Whoever waits for it may leave; then what it comes to is handed to ``finish``."""
+
+    def __init__(self, function: Callable[[], Outcome], finish: Callable[[Outcome], None], threads: Threads) -> None:
+        self._function = function
+        self._finish = finish
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._begun = False
+        self._left = False
+        self._outcome: Outcome | None = None
+
+    def __call__(self) -> Outcome:
+        with self._lock:
+            if self._left:
+                return Raised(asyncio.CancelledError())
+            self._begun = True
+        outcome = self._function()
+        if self._ends(outcome):
+            self._finish(outcome)
+        return outcome
+
+    def leave(self) -> bool:
+        """Wait no more. Whether the function has begun, so that its outcome is seen to."""
+        with self._lock:
+            self._left = True
+            outcome = self._outcome
+        if outcome is not None:
+            # It ended, but nobody has taken it.
+            threading.Thread(target=self._finish_apart, args=(outcome,), name="stepflows-late").start()
+        return self._begun
+
+    def _ends(self, outcome: Outcome) -> bool:
+        """Note the outcome. Whether nobody waits for it."""
+        with self._lock:
+            self._outcome = outcome
+            return self._left
+
+    def _finish_apart(self, outcome: Outcome) -> None:
+        try:
+            self._finish(outcome)
+        finally:
+            self._threads.finished()
 
 
 class Hop(Protocol):

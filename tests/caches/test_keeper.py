@@ -217,7 +217,7 @@ def test_a_server_that_is_away_is_asked_again(steps, monkeypatch, caplog):
     renew.act = lambda holds, seconds: renew.real(holds, LONG)
     until(lambda: holder(steps) == lease.token)
 
-    assert {record.getMessage() for record in caplog.records} == {"1 leases could not be renewed: The server is away."}
+    assert {record.getMessage() for record in caplog.records} == {"1 lease could not be renewed: The server is away."}
 
 
 def test_a_renewal_does_not_bring_back_what_has_ended(steps, monkeypatch):
@@ -248,7 +248,7 @@ def test_a_loss_is_told_although_another_cannot_be_undone(local_steps, monkeypat
     until(lambda: len(caplog.records) >= 2)
 
     told = sorted(record.getMessage() for record in caplog.records)
-    assert [text[:24] for text in told] == ["1 leases could not be gi", "The lease of key 'user:2"]
+    assert [text[:24] for text in told] == ["1 lease could not be giv", "The lease of key 'user:2"]
 
 
 def test_each_lease_is_renewed_at_its_own_pace(local_steps, monkeypatch):
@@ -271,7 +271,7 @@ def test_leases_of_one_cache_are_renewed_together(local_steps, monkeypatch):
 
     # Those granted last are due a little later.
     assert len(renew.calls) <= 10
-    assert {thread.name for thread in renew.threads} == {"stepflows-leases"}
+    assert {thread.name for thread in renew.threads} == {"stepflows-leases-task"}
     local_steps.release(leases)
 
 
@@ -281,7 +281,7 @@ def test_no_database_connection_stays_open(monkeypatch):
     opened = []
 
     def note(connection, **_):
-        if threading.current_thread().name == "stepflows-leases":
+        if threading.current_thread().name == "stepflows-leases-task":
             opened.append(connection)
 
     connection_created.connect(note)
@@ -309,7 +309,7 @@ def test_an_abandoned_lease_ends_soon(steps, monkeypatch):
     until(lambda: grant(steps, "other"))
 
     assert [holds for (holds,) in release.calls] == [[lease.hold]]
-    assert {thread.name for thread in release.threads} == {"stepflows-leases"}
+    assert {thread.name for thread in release.threads} == {"stepflows-leases-task"}
 
 
 def test_leases_can_be_abandoned_at_any_moment(local_steps):
@@ -333,7 +333,7 @@ def test_what_cannot_be_abandoned_is_told(steps, monkeypatch, caplog):
 
     [record] = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("1 leases could not be given back")
+    assert record.getMessage().startswith("1 lease could not be given back")
     assert "last until they end by themselves: The server is away." in record.getMessage()
     assert holder(steps) == first.token
 

@@ -51,7 +51,7 @@ def test_a_store_that_keeps_failing_is_given_up():
 
 def test_a_store_that_fails_slowly_is_given_up_sooner(monkeypatch):
     """A server that does not answer takes its time each time; but it is tried again once, however long that was."""
-    clock = iter([0.0, 20.0])
+    clock = iter([0.0, 20.0, 20.0])
     monkeypatch.setattr(storing, "time", SimpleNamespace(monotonic=lambda: next(clock), time=lambda: 0.0))
     asked, [result] = play(storing.keep(RunContext("w"), [ran()]), AWAY, None, AWAY)
     assert kinds(asked) == [Store, Pause, Store]
@@ -211,7 +211,7 @@ def test_a_commit_stores_it():
     """Then it is the cache's, and no more the run's."""
     run = RunContext("w")
     operation, _ = deferring(run)
-    asked, result = play(operation.committed(), [operation.entry.result])
+    asked, result = play(operation.committed(operation.entry), [operation.entry.result])
     assert asked == [Store([operation.entry])]
     assert result == Ok(1)
     assert run.kept == {}
@@ -221,7 +221,8 @@ def test_a_commit_that_cannot_be_stored_keeps_it_for_the_run():
     """As if there had been no transaction."""
     run = RunContext("w")
     operation, _ = deferring(run)
-    _, result = play(operation.committed(), *[AWAY, None] * 5, AWAY)
+    asked, result = play(operation.committed(operation.entry), *[AWAY, None] * 5, AWAY, None)
+    assert kinds(asked)[-1] is Release
     assert result == Ok(1)
     assert run.kept == {"k": Ok(1)}
 
@@ -229,7 +230,7 @@ def test_a_commit_that_cannot_be_stored_keeps_it_for_the_run():
 def test_a_commit_after_the_lease_was_lost_changes_nothing():
     """It has been the run's result all along."""
     operation, _ = deferring(RunContext("w"))
-    assert play(operation.committed(), [LOST])[1] == Ok(1)
+    assert play(operation.committed(operation.entry), [LOST])[1] == Ok(1)
 
 
 def test_a_rollback_forgets_it():

@@ -247,7 +247,7 @@ class World:
         deferred = caller.deferred.pop(0)
         caller.history += (how,)
         if how == "commit":
-            caller.take_up(deferred.committed())
+            caller.take_up(deferred.committed(deferred.entry))
             return
         self._spend("roll back")
         self.rolled_back += 1
