@@ -10,6 +10,7 @@
     ├── StepFailed                         a step returned Err(error); raised inside the body
     ├── NotCacheable                       a value that a cache cannot give back as it was
     ├── CacheUnavailable                   the cache could not be reached
+    ├── StepDeadlock                       a step is waited for that may be waiting for this transaction
     ├── CannotList                         this cache cannot say which keys it holds
     ├── DamagedEntry (ValueError)          bytes that are not an entry; counts as missing
     ├── CachedStepError                    stands for a stored exception whose class is not loaded here
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidStepKey",
     "InvalidUse",
     "NotCacheable",
+    "StepDeadlock",
     "StepFailed",
     "StepKeyConflict",
     "StepNotDeferred",
@@ -118,6 +120,14 @@ class NotCacheable(StepflowsError):
 
 class CacheUnavailable(StepflowsError):
     """The cache could not be reached or refused; its own exception is the ``__cause__``."""
+
+
+class StepDeadlock(StepflowsError):
+    """A step was waited for during an open transaction that keeps results of other steps from being stored.
+
+    Whoever runs it may be waiting for those, so the wait ends after the length of a lease. When the transaction has
+    rolled back, the run may be tried again. Never stored.
+    """
 
 
 class CannotList(StepflowsError):

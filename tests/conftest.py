@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from django.core.cache import caches
 from django.core.management import call_command
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
 from redis import VERSION, Redis
@@ -27,7 +28,7 @@ collect_ignore = ["caches/test_shortcut.py"] if VERSION < (6,) else []
 _CHROMIUM_NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 # A slow machine is no failure; the time limit of the test itself holds.
-hypothesis_settings.register_profile("stepflows", deadline=None)
+hypothesis_settings.register_profile("stepflows", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("stepflows")
 
 

@@ -42,6 +42,8 @@ class RunContext:
         self.run_id = run_id or str(uuid.uuid4())
         #: Results that count in this run although the cache does not hold them.
         self.kept: dict[str, Result[Any]] = {}
+        #: How many results wait for a commit.
+        self.deferred = 0
         #: When it was last given up to store something (monotonic).
         self.gave_up = -math.inf
         #: What was looked up before the body began.

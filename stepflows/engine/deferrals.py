@@ -10,7 +10,7 @@ from stepflows.engine.cache import Busy, Entry
 from stepflows.engine.transactions import Transaction
 from stepflows.results import Result
 
-__all__ = ["Deferral", "deferral", "is_deferred"]
+__all__ = ["Deferral", "deferral", "is_any_here", "is_deferred"]
 
 _deferrals: Final[dict[tuple[str, str], Deferral]] = {}
 
@@ -70,6 +70,11 @@ class Deferral:
 
 def _nothing() -> None:
     """It has ended."""
+
+
+def is_any_here() -> bool:
+    """Whether the calling thread is inside a transaction for whose commit a result waits."""
+    return any(deferral.is_here() for deferral in list(_deferrals.values()))
 
 
 def is_deferred(busy: Busy, key: str) -> bool:

@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 from stepflows.engine.cache import Busy, Claimed, Lease, Lost
 from stepflows.engine.calls import holding
 from stepflows.engine.context import RunContext, judge, logger
-from stepflows.engine.deferrals import is_deferred
+from stepflows.engine.deferrals import is_any_here, is_deferred
 from stepflows.engine.execution import Executed, Request, Work, execute, step_event, where
 from stepflows.engine.operations import Claim, Deferred, Operation, Outcome, Pause, Plan, Raised, Together
 from stepflows.engine.policy import is_failure
 from stepflows.engine.storing import hit_event, is_kept, keep, let_go, replayed
-from stepflows.errors import CacheUnavailable, InvalidUse
+from stepflows.errors import CacheUnavailable, InvalidUse, StepDeadlock
 from stepflows.results import Err, FailedStep, Ok, Result
 
 __all__ = ["Missed", "settle", "unreachable"]
@@ -182,11 +182,24 @@ class _Flight:
                 yield step_event(self.run, request, "step_wait")
         elif now - self._waits[key] > request.policy.lease and key not in self._complained:
             self._complained.add(key)
+            if self.run.deferred or is_any_here():
+                yield from self._give_up(key, request)
+                return
             logger.warning(
                 "%s: has waited for %.0f s for somebody else who is running it and renews the lease",
                 where(self.run, request),
                 now - self._waits[key],
             )
+
+    def _give_up(self, key: str, request: Request) -> Part:
+        error = StepDeadlock(
+            f"{where(self.run, request)}: has been waited for during a transaction for {request.policy.lease:g} s. "
+            "Whoever runs it may be waiting for the steps whose results this transaction keeps from being stored. Ask "
+            "for steps in the same order everywhere, or commit before; after a rollback the run may be tried again."
+        )
+        if self.run.listening:
+            yield step_event(self.run, request, "step_error", ok=False, error=error)
+        self._settle(key, Err(error, step=FailedStep(request.label, key)))
 
     def _unreachable(self, keys: Iterable[str], error: CacheUnavailable) -> Part:
         for key in [key for key in keys if key in self._late]:

@@ -13,7 +13,15 @@ from typing import Any, Final, TypeAlias
 from tenacity import RetryCallState, wait_exponential, wait_random
 from tenacity.wait import wait_base
 
-from stepflows.errors import CacheUnavailable, InvalidOption, InvalidStepKey, InvalidUse, NotCacheable, StepKeyConflict
+from stepflows.errors import (
+    CacheUnavailable,
+    InvalidOption,
+    InvalidStepKey,
+    InvalidUse,
+    NotCacheable,
+    StepDeadlock,
+    StepKeyConflict,
+)
 from stepflows.results import Err
 
 __all__ = [
@@ -56,7 +64,7 @@ _CONTROL = (
 )
 
 #: Failures of the moment: they say nothing about the step, so they are never stored.
-_PASSING = (CacheUnavailable, NotCacheable)
+_PASSING = (CacheUnavailable, NotCacheable, StepDeadlock)
 
 #: What ends whatever is running from outside, such as a worker's time limit. Never stored either.
 _interrupts: tuple[type[BaseException], ...] = ()

@@ -145,8 +145,10 @@ def _defer(run: RunContext, executed: Executed, entry: Entry) -> Generator[Opera
     """It counts in this run at once, and elsewhere when the transaction that the step used commits."""
     run.kept[entry.key] = executed.result
     run.ahead.pop(entry.key, None)
+    run.deferred += 1
 
     def committed(frozen: Entry) -> Plan:
+        run.deferred -= 1
         run.kept.pop(entry.key, None)
         [standing] = yield from _store(run, [frozen])
         kept = yield from _standing(run, executed, frozen, standing)
@@ -155,6 +157,7 @@ def _defer(run: RunContext, executed: Executed, entry: Entry) -> Generator[Opera
         return executed.result if isinstance(kept, Lost) else kept
 
     def forgotten() -> None:
+        run.deferred -= 1
         run.kept.pop(entry.key, None)
 
     problem: NotCacheable | None = yield Defer(executed.transactions, entry, committed, forgotten)
