@@ -180,7 +180,7 @@ def test_what_cannot_be_kept_shows_before_the_commit(voice: Voice, redis_alias: 
 def test_a_transaction_does_not_wait_for_ever(voice: Voice, redis_alias: str):
     """Who has the lease may be waiting for what this transaction keeps back."""
     flow = create_workflow("shop", cache=redis_alias, lease=0.3)
-    taken = flow.cache.claim(["b"], 0.3)
+    taken = flow.cache.claim(["b"], 30)
 
     def body(step, deps):
         yield step("a", Group.objects.count, key="a")
@@ -206,13 +206,13 @@ def test_a_cache_that_does_not_answer_costs_no_lease_on_another(monkeypatch: pyt
 
     monkeypatch.setattr(type(backend_for("locmem")), "renew", hang)
     dead = create_workflow("shop", cache="default")
-    lease = dead.cache.claim(["a"], 0.3)
+    lease = dead.cache.claim(["a"], 0.6)
     work = Held()
-    flow = create_workflow("shop", cache="locmem", lease=0.3)
+    flow = create_workflow("shop", cache="locmem", lease=0.6)
     threads = [threading.Thread(target=lambda: Sync().run(flow, stepping("a", work, key="a"))) for _ in range(2)]
     for thread in threads:
         thread.start()
-    time.sleep(1.2)
+    time.sleep(1.8)
     work.go.set()
     for thread in threads:
         thread.join(PATIENCE)
