@@ -295,6 +295,8 @@ class AsyncDriver:
                 self._sync().drive(operation.late(outcome))
         except Exception:
             logger.exception("What a step came to after its run was cancelled could not be stored: %r", operation.step)
+            if self.cache and operation.lease:
+                self.cache.abandon([operation.lease])
 
     async def _watched(self, call: Callable[[], Awaitable[Outcome]], operation: Call) -> Outcome:
         """The same as :func:`watched`. The connections are those of the thread that Django's own async methods use."""
