@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
 from redis import VERSION, Redis
 
+from stepflows.caches.keeper import keeper
 from tests import settings as site
 from tests.servers import CommandStats, Valkey, counted_commands, running_server
 
@@ -76,8 +77,9 @@ def django_db_setup(_folder: Path, django_db_setup: None, django_db_blocker: Dja
 
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> Iterator[None]:
-    """No test sees what another left in the memory of this process."""
+    """No test sees what another left in the memory of this process, nor has a lease of another's taken up again."""
     yield
+    keeper.forget(list(keeper._leases))
     for alias in ("default", "locmem"):
         caches[alias].clear()
 
