@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -70,7 +69,7 @@ class ForeignCache:
         raise cannot_list(self.title, "cache of your own")
 
     def claim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
-        with self._taken(keys) as taken:
+        with local.taking(self.given, keys) as taken:
             return self._drive(self._claiming(keys, taken, refresh=refresh))
 
     def store(self, entries: Sequence[Entry]) -> list[Standing]:
@@ -95,7 +94,7 @@ class ForeignCache:
         return self.keys(prefix)
 
     async def aclaim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
-        with self._taken(keys) as taken:
+        with local.taking(self.given, keys) as taken:
             return await self._adrive(self._claiming(keys, taken, refresh=refresh))
 
     async def astore(self, entries: Sequence[Entry]) -> list[Standing]:
@@ -111,16 +110,6 @@ class ForeignCache:
         if isinstance(found, Damaged):
             return found
         return MISSING if found is None else judged(found)
-
-    @contextmanager
-    def _taken(self, keys: Sequence[str]) -> Iterator[list[Lease | Busy]]:
-        """Leases on what can be had, given back if what is done with them fails."""
-        taken = local.take(self.given, keys)
-        try:
-            yield taken
-        except BaseException:
-            self.release([lease for lease in taken if isinstance(lease, Lease)])
-            raise
 
     def _claiming(self, keys: Sequence[str], taken: list[Lease | Busy], *, refresh: bool) -> Calls[list[Claimed]]:
         claimed: list[Claimed] = list(taken)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 from weakref import ref
@@ -12,7 +13,7 @@ from weakref import ref
 from stepflows.engine.cache import Busy, Lease
 from stepflows.engine.keys import new_token
 
-__all__ = ["give_back", "take"]
+__all__ = ["give_back", "take", "taking"]
 
 # Reentrant, because a lease may be given back wherever the garbage collector finds its transaction.
 _lock = threading.RLock()
@@ -33,6 +34,17 @@ def take(given: Any, keys: Iterable[str]) -> list[Lease | Busy]:
     token = new_token()
     with _lock:
         return [_take(given, key, token) for key in keys]
+
+
+@contextmanager
+def taking(given: Any, keys: Iterable[str]) -> Iterator[list[Lease | Busy]]:
+    """The same, given back if what is done with them fails."""
+    taken = take(given, keys)
+    try:
+        yield taken
+    except BaseException:
+        give_back(lease for lease in taken if isinstance(lease, Lease))
+        raise
 
 
 def give_back(leases: Iterable[Lease]) -> None:

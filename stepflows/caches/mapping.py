@@ -39,14 +39,10 @@ class MappingCache:
         return [key for key in keys if isinstance(key, str) and key.startswith(prefix)]
 
     def claim(self, keys: Sequence[str], seconds: float, *, refresh: bool = False) -> list[Claimed]:
-        taken = local.take(self.given, keys)
-        if refresh:
-            return list(taken)
-        try:
+        with local.taking(self.given, keys) as taken:
+            if refresh:
+                return list(taken)
             return [self._looked_again(key, lease) for key, lease in zip(keys, taken, strict=True)]
-        except BaseException:
-            self.release([lease for lease in taken if isinstance(lease, Lease)])
-            raise
 
     def store(self, entries: Sequence[Entry]) -> list[Standing]:
         standing: list[Standing] = [self._store(entry.key, entry.result, replace=entry.replace) for entry in entries]

@@ -77,7 +77,12 @@ def hit_event(run: RunContext, request: Request, found: Result[Any]) -> Operatio
 
 def is_kept(request: Request, result: Result[Any]) -> bool:
     """Whether a result is to be used again at all."""
-    return request.policy.ttl != 0 and (result.ok or request.policy.keeps(cast("Err", result)))
+    return request.policy.ttl != 0 and _is_to_keep(request, result)
+
+
+def _is_to_keep(request: Request, result: Result[Any]) -> bool:
+    """Whether it is a success, or an error of those to be stored."""
+    return result.ok or request.policy.keeps(cast("Err", result))
 
 
 def _entry(run: RunContext, executed: Executed) -> Entry | None:
@@ -85,9 +90,7 @@ def _entry(run: RunContext, executed: Executed) -> Entry | None:
     request, result = executed.request, executed.result
     policy = request.policy
     # Even without any time, what is refreshed takes the place of what is there.
-    if not is_kept(request, result) and not (
-        policy.ttl == 0 and request.refresh and (result.ok or policy.keeps(cast("Err", result)))
-    ):
+    if not _is_to_keep(request, result) or (policy.ttl == 0 and not request.refresh):
         return None
     now = time.time()
     stamp = Stamp(request.label, now, executed.seconds, run.run_id, None if policy.ttl is None else now + policy.ttl)
