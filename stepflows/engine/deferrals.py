@@ -10,7 +10,7 @@ from stepflows.engine.cache import Busy, Entry
 from stepflows.engine.transactions import Transaction
 from stepflows.results import Result
 
-__all__ = ["Deferral", "deferral", "is_any_here", "is_deferred"]
+__all__ = ["Deferral", "deferral", "is_any_here"]
 
 _deferrals: Final[dict[tuple[str, str], Deferral]] = {}
 
@@ -77,10 +77,6 @@ def is_any_here() -> bool:
     return any(deferral.is_here() for deferral in list(_deferrals.values()))
 
 
-def is_deferred(busy: Busy, key: str) -> bool:
-    """Whether the lease is that of a result that waits, in this process, for a commit."""
-    return (busy.token, key) in _deferrals
-
-
 def deferral(busy: Busy, key: str) -> Deferral | None:
+    """What waits, in this process, for a commit, if the lease is that of such a result."""
     return _deferrals.get((busy.token, key))
