@@ -15,6 +15,7 @@ from stepflows.caches import StepCache, resolve
 from stepflows.database import DjangoThreads
 from stepflows.engine import plan
 from stepflows.engine.calls import is_async
+from stepflows.engine.cancellation import Cancellation
 from stepflows.engine.context import RunContext
 from stepflows.engine.drivers import AsyncDriver, Driver
 from stepflows.engine.events import Listener
@@ -25,7 +26,7 @@ from stepflows.engine.steps import AsyncStep, Step
 from stepflows.errors import InvalidUse
 from stepflows.options import Options, WorkflowOptions
 from stepflows.registry import registry
-from stepflows.results import Result
+from stepflows.results import Err, Result
 
 if TYPE_CHECKING:
     from stepflows.models import Run
@@ -119,6 +120,7 @@ class _Workflow:
         prefetch: Prefetch = (),
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
+        cancellation: Cancellation | None = None,
     ) -> Result[Any]:
         _check_body(self.name, body)
         prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
@@ -126,7 +128,7 @@ class _Workflow:
             raise InvalidUse(f"Workflow {self.name!r}: run was given an async body. Use: await workflow.arun(...).")
         listeners = self._listeners(signals.send, listeners)
         run = self._context(listeners, run_id)
-        driver = Driver(self._cache, listeners, DjangoThreads())
+        driver = Driver(self._cache, listeners, DjangoThreads(), cancellation)
         return driver.drive(plan.workflow(run, partial(self._call, body, Step(run, driver), args, kwargs), prefetch))
 
     async def _arun(
@@ -138,12 +140,13 @@ class _Workflow:
         prefetch: Prefetch = (),
         run_id: str | None = None,
         listeners: Sequence[Listener] = (),
+        cancellation: Cancellation | None = None,
     ) -> Result[Any]:
         _check_body(self.name, body)
         prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
         alisteners = self._listeners(signals.asend, listeners)
         run = self._context(alisteners, run_id)
-        driver = AsyncDriver(self._cache, alisteners, DjangoThreads())
+        driver = AsyncDriver(self._cache, alisteners, DjangoThreads(), cancellation=cancellation)
         if is_async(body):
             call = partial(self._acall, body, AsyncStep(run, driver), args, kwargs)
             return await driver.drive(plan.workflow(run, call, prefetch))
@@ -154,7 +157,7 @@ class _Workflow:
             return await driver.drive(plan.workflow(run, call, prefetch))
         finally:
             # Nobody waits for a thread that is still at it after a cancellation.
-            sync.stopped = True
+            sync.cancellation.request()
 
     def _call(self, body: Callable[..., Any], step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         try:
@@ -316,12 +319,29 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
         run_id: str,
         listeners: Sequence[Listener] = (),
         prefetch: Prefetch = (),
+        cancellation: Cancellation | None = None,
     ) -> Result[Any]:
-        """Run in this thread, whichever kind of body it is; for whoever keeps a record of the run."""
+        """Run in this thread, whichever kind of body it is; for whoever keeps a record of the run.
+
+        Raises :exc:`asyncio.CancelledError` once the ``cancellation`` has been requested.
+        """
         options: dict[str, Any] = {"run_id": run_id, "listeners": listeners, "prefetch": prefetch}
+        options["cancellation"] = cancellation
         if is_async(self.body):
             return wait_for(self._arun(self.body, args, kwargs, **options))  # type: ignore[no-any-return]
         return self._run(self.body, args, kwargs, **options)
+
+    def forget_errors(self, keys: Sequence[str]) -> None:
+        """Remove from the cache those of these keys under which a failure is stored.
+
+        Raises :exc:`~stepflows.errors.CacheUnavailable`.
+        """
+        cache = self._cache
+        if cache is None or not keys:
+            return
+        for key, found in zip(keys, cache.load_many(keys), strict=True):
+            if isinstance(found, Err):
+                cache.delete(key)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Have a Celery worker run it; returns its :class:`~stepflows.models.Run`, published on commit."""

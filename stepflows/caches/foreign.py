@@ -84,6 +84,9 @@ class ForeignCache:
     def abandon(self, leases: Sequence[Lease]) -> None:
         self.release(leases)
 
+    def delete(self, key: str) -> bool:
+        return bool(self._drive(self._deleting(key)))
+
     async def aload(self, key: str) -> Lookup:
         return await self._adrive(self._loading(key))
 
@@ -110,6 +113,9 @@ class ForeignCache:
         if isinstance(found, Damaged):
             return found
         return MISSING if found is None else judged(found)
+
+    def _deleting(self, key: str) -> Calls[Any]:
+        return (yield _Call("delete", (key,), {}))
 
     def _claiming(self, keys: Sequence[str], taken: list[Lease | Busy], *, refresh: bool) -> Calls[list[Claimed]]:
         claimed: list[Claimed] = list(taken)

@@ -66,6 +66,10 @@ class MappingCache:
             self.release([lease])
         return found
 
+    @reaching("delete")
+    def delete(self, key: str) -> bool:
+        return self.given.pop(key, None) is not None
+
     @reaching("write")
     def _store(self, key: str, result: Result[Any], *, replace: bool) -> Result[Any]:
         if expired(result):

@@ -96,7 +96,7 @@ class Entry(NamedTuple):
 
 
 class Cache(Protocol):
-    """Six questions, each in two voices. Everything else about a cache is its own affair.
+    """Seven questions, most of them in two voices. Everything else about a cache is its own affair.
 
     Every method raises :exc:`~stepflows.errors.CacheUnavailable` when the cache cannot be reached, and nothing else
     but what it names. Results carry a :class:`~stepflows.results.Stamp` both ways. Answers come in the order asked.
@@ -123,6 +123,9 @@ class Cache(Protocol):
         A lease that was lost meanwhile does not keep a success from being the first. An ``Err``, or what is to replace
         something, is ``LOST`` if somebody else has the lease by now.
         """
+
+    def delete(self, key: str) -> bool:
+        """Remove what is stored under the key, and say whether there was anything."""
 
     def freeze(self, entry: Entry) -> Entry | NotCacheable:
         """The entry as it is now, whatever is done to its value before it is stored. Asks no server."""

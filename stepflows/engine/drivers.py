@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from stepflows.engine.cache import Cache, Entry, Standing
 from stepflows.engine.calls import attempt, is_async, running_step
+from stepflows.engine.cancellation import Cancellation
 from stepflows.engine.context import logger
 from stepflows.engine.deferrals import Deferral, deferral
 from stepflows.engine.events import Event, Listener
@@ -53,6 +54,12 @@ Job = tuple[int, Plan, Context | None]
 Then = Callable[[Sequence[int]], Plan]
 
 
+#: What follows after a function has run is done all the same.
+_LAST: Final = (Emit, Release, Store, Defer)
+#: Seconds after which somebody who pauses looks whether the run was called off.
+_NAP: Final = 0.25
+
+
 def _width(operation: Together, most: int) -> int:
     return min(operation.limit or most, most, len(operation.plans))
 
@@ -60,16 +67,21 @@ def _width(operation: Together, most: int) -> int:
 class Driver:
     """Drives plans in the calling thread."""
 
-    def __init__(self, cache: Cache | None, listeners: Sequence[Listener] = (), threads: Threads | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache | None,
+        listeners: Sequence[Listener] = (),
+        threads: Threads | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> None:
         self.cache = cache
         self.listeners = listeners
         self.threads = threads or Threads()
-        #: Set from elsewhere when nobody waits for the run any more: it ends at its next operation.
-        self.stopped = False
+        self.cancellation = cancellation or Cancellation()
         self._perform: dict[type, Callable[[Any], Any]] = {
             Call: self._call,
             Together: self._together,
-            Pause: lambda operation: time.sleep(operation.seconds),
+            Pause: self._pause,
             Emit: self._emit,
         }
         if cache is not None:
@@ -84,13 +96,12 @@ class Driver:
 
     def drive(self, plan: Plan) -> Result[Any]:
         """Perform what the plan asks for until it returns its result."""
-        perform = self._perform
+        perform, cancellation = self._perform, self.cancellation
         try:
             operation = next(plan)
             while True:
                 try:
-                    # What has run is stored all the same.
-                    if self.stopped and not isinstance(operation, Emit | Release | Store | Defer):
+                    if cancellation.requested and not isinstance(operation, _LAST):
                         raise asyncio.CancelledError  # noqa: TRY301 - as if the operation had been cancelled
                     answer = perform[type(operation)](operation)
                 except BaseException as error:
@@ -117,6 +128,10 @@ class Driver:
             discard(awaitable)
             return Raised(InvalidUse("run() cannot wait for an async function on an event loop's thread. Use arun."))
         return attempt(partial(wait_for, awaitable))
+
+    def _pause(self, operation: Pause) -> None:
+        for nap in _naps(operation.seconds, self.cancellation):
+            time.sleep(nap)
 
     def _emit(self, operation: Emit) -> None:
         for listener in self.listeners:
@@ -222,15 +237,17 @@ class AsyncDriver:
         listeners: Sequence[Listener] = (),
         threads: Threads | None = None,
         hop: Hop = hop,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.cache = cache
         self.listeners = listeners
         self.threads = threads or Threads()
+        self.cancellation = cancellation or Cancellation()
         self._hop = hop
         self._perform: dict[type, Callable[[Any], Awaitable[Any]]] = {
             Call: self._call,
             Together: self._together,
-            Pause: lambda operation: asyncio.sleep(operation.seconds),
+            Pause: self._pause,
             Emit: self._emit,
         }
         if cache is not None:
@@ -246,11 +263,13 @@ class AsyncDriver:
 
     async def drive(self, plan: Plan) -> Result[Any]:
         """Perform what the plan asks for until it returns its result."""
-        perform = self._perform
+        perform, cancellation = self._perform, self.cancellation
         try:
             operation = next(plan)
             while True:
                 try:
+                    if cancellation.requested and not isinstance(operation, _LAST):
+                        raise asyncio.CancelledError  # noqa: TRY301 - as if the operation had been cancelled
                     answer = await perform[type(operation)](operation)
                 except BaseException as error:
                     operation = plan.throw(error)
@@ -313,6 +332,10 @@ class AsyncDriver:
             transaction = await in_thread(watch.close)
         return outcome._replace(transaction=transaction)
 
+    async def _pause(self, operation: Pause) -> None:
+        for nap in _naps(operation.seconds, self.cancellation):
+            await asyncio.sleep(nap)
+
     async def _emit(self, operation: Emit) -> None:
         for listener in self.listeners:
             try:
@@ -330,7 +353,7 @@ class AsyncDriver:
         # It starts threads only when it is asked to.
         pool = ThreadPoolExecutor(self.threads.max_workers(), thread_name_prefix="stepflows")
         hop = Pool(pool, self.threads, self._hop) if width > 1 else self._hop
-        driver = AsyncDriver(self.cache, self.listeners, self.threads, hop)
+        driver = AsyncDriver(self.cache, self.listeners, self.threads, hop, self.cancellation)
         workers = [asyncio.ensure_future(self._work(driver, jobs, gathering, ended)) for _ in range(width)]
         after = asyncio.ensure_future(self._work_after(operation.then, ended, gathering)) if operation.then else None
         try:
@@ -376,6 +399,15 @@ class AsyncDriver:
 
     def _sync(self) -> Driver:
         return Driver(self.cache, self.listeners, self.threads)
+
+
+def _naps(seconds: float, cancellation: Cancellation) -> Iterator[float]:
+    """A pause in pieces, cut short when the run is called off."""
+    end = time.monotonic() + seconds
+    left = seconds
+    while left > 0 and not cancellation.requested:
+        yield min(left, _NAP)
+        left = end - time.monotonic()
 
 
 async def _awaited(function: Callable[[], Any], operation: Call) -> Outcome:
