@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from celery import current_app
-from django.db import connections, router, transaction
+from django.db import router
 from django.utils import timezone
 
 from stepflows.caches import dumps
-from stepflows.engine.context import logger
 from stepflows.errors import InvalidOption, InvalidUse, NotCacheable, hint
 from stepflows.models import Run
+from stepflows.models.run import from_now
 from stepflows.registry import registry
 from stepflows.results import Ok
 
-__all__ = ["TASK", "ArgumentNotKept", "enqueue", "publish"]
+__all__ = ["ArgumentNotKept", "enqueue"]
 
-#: The name of the Celery task.
-TASK = "stepflows.run"
-
-# One more try, at once: a connection of the pool may have gone stale. Celery's own patience is for a broker that comes
-# back while the caller waits; here the row waits instead.
-_IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+#: Seconds, some thirty years: later than that is beyond what clocks and calendars of brokers hold.
+_LONGEST: Final = 1_000_000_000
 
 
 def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any], /) -> Run:
@@ -37,19 +30,27 @@ def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], opt
     Options: ``countdown`` (seconds), ``eta``, ``queue``, ``priority`` and ``run_id``. Giving the ``run_id`` of a run
     that exists returns that run; one that is still queued is sent again, which does no harm.
 
-    A broker that cannot be reached is logged, and the run stays queued. Raises
+    A broker that cannot be reached is logged, and the run stays queued until a worker sends it. Raises
     :exc:`~stepflows.errors.UnknownWorkflow`, :exc:`~stepflows.errors.InvalidUse` for options that cannot be and for a
     ``run_id`` of another workflow or other arguments, and :exc:`~stepflows.errors.NotCacheable`.
     """
     where = f"workflow {workflow!r}"
     given = _checked(where, options)
     arguments = _encoded(where, registry.get(workflow).body, args, kwargs)
-    run = _written(where, given.pop("run_id", None), Run(workflow=workflow, arguments=arguments))
+    run_id = given.pop("run_id", None)
+    run = _written(where, run_id, _row(workflow, arguments, given))
     if run.state == Run.State.QUEUED:
-        database = router.db_for_write(Run)
-        run.awaits_commit = connections[database].in_atomic_block
-        transaction.on_commit(partial(publish, run, given), using=database)
+        run.publish_on_commit(**given)
     return run
+
+
+def _row(workflow: str, arguments: bytes, given: dict[str, Any]) -> Run:
+    """The row to be written. Where and how urgently is in it, for when the message has to be sent again."""
+    start = given.get("countdown", 0)
+    if "eta" in given:
+        start = max(0, (given["eta"] - timezone.now()).total_seconds())
+    where = {"queue": given.pop("queue", ""), "priority": given.pop("priority", None)}
+    return Run(workflow=workflow, arguments=arguments, sent=1, due_at=from_now(start + Run.grace()), **where)
 
 
 def _written(where: str, run_id: UUID | None, run: Run) -> Run:
@@ -57,10 +58,15 @@ def _written(where: str, run_id: UUID | None, run: Run) -> Run:
     runs = Run.objects.using(router.db_for_write(Run))
     if run_id is None:
         run.save(force_insert=True, using=runs.db)
-        return run
-    fields = {"workflow": run.workflow, "arguments": run.arguments}
-    kept, created = runs.get_or_create(id=run_id, defaults=fields)
-    if not created and not _same(kept, run):
+        kept, created = run, True
+    else:
+        run.pk = run_id
+        fields = {field.attname: getattr(run, field.attname) for field in Run._meta.concrete_fields}
+        kept, created = runs.get_or_create(pk=run_id, defaults=fields)
+    if created:
+        # What the database has made of the expression is read when it is asked for.
+        del kept.due_at
+    elif not _same(kept, run):
         raise InvalidUse(
             f"{where}: the run_id {run_id} belongs to a run of workflow {kept.workflow!r} with other arguments. Give "
             "each run an id of its own; the same id again means the same run."
@@ -73,21 +79,6 @@ def _same(kept: Run, run: Run) -> bool:
         return False
     # The bytes of equal sets may differ; what is not equal to itself has equal bytes.
     return bytes(kept.arguments) == bytes(run.arguments) or (kept.args, kept.kwargs) == (run.args, run.kwargs)
-
-
-def publish(run: Run, options: Mapping[str, Any]) -> None:
-    """Send the id. The row is committed by now, so a broker that is down is no failure of whoever asked."""
-    run.awaits_commit = False
-    try:
-        current_app.tasks[TASK].apply_async((str(run.pk),), retry=True, retry_policy=_IMPATIENT, **options)
-    except Exception:
-        logger.exception(
-            "Run %s of workflow %r stays queued: Celery app %r could not send it. Is its broker up, and is the app "
-            "imported in this process?",
-            run.pk,
-            run.workflow,
-            current_app.main,
-        )
 
 
 def _encoded(where: str, body: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
@@ -118,7 +109,7 @@ class ArgumentNotKept(NotCacheable):
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST
 
 
 def _is_uuid(value: Any) -> bool:
@@ -130,7 +121,7 @@ def _is_uuid(value: Any) -> bool:
 
 
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "countdown": ("a number of seconds that is not negative", _is_seconds),
+    "countdown": ("a number of seconds from 0 to a billion", _is_seconds),
     "eta": ("a datetime", lambda value: isinstance(value, datetime)),
     "queue": ("the name of a queue", lambda value: isinstance(value, str) and value != ""),
     "priority": ("a whole number from 0 to 255", lambda value: type(value) is int and 0 <= value <= 255),

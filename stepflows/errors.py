@@ -15,6 +15,7 @@
     ├── DamagedEntry (ValueError)          bytes that are not an entry; counts as missing
     ├── CachedStepError                    stands for a stored exception whose class is not loaded here
     ├── ClassNotLoaded                     a stored value is of a class that is not loaded, or has changed, here
+    ├── RunLost                            a run was given up, because its worker was lost each time
     ├── UnknownWorkflow (LookupError)      no workflow of that name is registered
     └── DuplicateWorkflow                  two workflows with a body under one name
 
@@ -41,6 +42,7 @@ __all__ = [
     "InvalidStepKey",
     "InvalidUse",
     "NotCacheable",
+    "RunLost",
     "StepDeadlock",
     "StepFailed",
     "StepKeyConflict",
@@ -167,6 +169,10 @@ class ClassNotLoaded(StepflowsError):
             f"The stored value holds a {self.name}, which cannot be rebuilt here: {self.reason}. Import it where the "
             "workflow is defined, or clear the key, or raise the workflow's version."
         )
+
+
+class RunLost(StepflowsError):
+    """A run was given up after ``MAX_ATTEMPTS``, because its process or its task ended each time."""
 
 
 class UnknownWorkflow(StepflowsError, LookupError):

@@ -173,10 +173,11 @@ def test_an_option_that_is_none_is_not_given(broker):
     [
         ({"countdwn": 3}, "unknown option 'countdwn'. Did you mean 'countdown'?"),
         ({"zzz": 3}, "unknown option 'zzz'. Known are: countdown, eta, priority, queue, run_id."),
-        ({"countdown": -1}, "countdown is -1; give a number of seconds that is not negative."),
+        ({"countdown": -1}, "countdown is -1; give a number of seconds from 0 to a billion."),
         ({"countdown": "5"}, "countdown is '5'; give a number of seconds"),
         ({"countdown": True}, "countdown is True; give a number of seconds"),
         ({"countdown": float("inf")}, "countdown is inf; give a number of seconds"),
+        ({"countdown": 1e12}, "countdown is 1000000000000.0; give a number of seconds"),
         ({"eta": 5}, "eta is 5; give a datetime."),
         ({"queue": ""}, "queue is ''; give the name of a queue."),
         ({"priority": 256}, "priority is 256; give a whole number from 0 to 255."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -29,6 +28,8 @@ __all__ = ["RunAdmin"]
 _OUTCOMES = {
     "executed": ("yes", _("executed")),
     "cached": ("yes", _("from the cache")),
+    "waited": ("yes", _("done by another run")),
+    "running": ("unknown", _("under way")),
     "error": ("no", _("error")),
     "replayed_error": ("no", _("error from the cache")),
 }
@@ -64,7 +65,7 @@ class RunAdmin(ModelAdmin):
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
-        return super().get_queryset(request).defer("arguments", "outcome")
+        return super().get_queryset(request).defer("arguments", "outcome", "steps", "history")
 
     # Columns and fields.
 
@@ -90,11 +91,11 @@ class RunAdmin(ModelAdmin):
 
     @admin.display(description=_("executed"))
     def executed(self, run: Run) -> str:
-        return display.number(_counted(run, "executed", "error"))
+        return display.number(run.executed)
 
     @admin.display(description=_("cached"))
     def cached(self, run: Run) -> str:
-        return display.number(_counted(run, "cached", "replayed_error"))
+        return display.number(run.cached)
 
     @admin.display(description=_("created"))
     def created_exactly(self, run: Run) -> str:
@@ -125,11 +126,6 @@ class RunAdmin(ModelAdmin):
         context["shown"] = [*_shown_arguments(run), *shown_outcome(run.result)]
         context["steps"] = list(map(_shown_step, run.steps))
         return super().render_change_form(request, context, *args, **kwargs)
-
-
-def _counted(run: Run, *outcomes: str) -> int:
-    counts = Counter(step.get("outcome") for step in run.steps)
-    return sum(counts[outcome] for outcome in outcomes)
 
 
 def _shown_arguments(run: Run) -> list[Shown]:

@@ -1,28 +1,40 @@
-"""The rows that runs leave in the database, and what the admin shows of the caches."""
+"""The rows that runs leave in the database."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeAlias
 
-from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from stepflows import conf
 from stepflows.caches import loads
 from stepflows.definitions import RegisteredWorkflow, Workflow
 from stepflows.errors import DamagedEntry, InvalidUse
+from stepflows.messages import publish
+from stepflows.registry import registry
 from stepflows.results import Err, FailedStep, Result
 
-__all__ = ["CachedStep", "Run", "RunQuerySet"]
+__all__ = ["Run", "RunQuerySet"]
 
 AnyWorkflow: TypeAlias = str | Workflow | RegisteredWorkflow[...]
 
-_FIRST_PAUSE = 0.005
-_LONGEST_PAUSE = 0.25
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.25
+#: Heartbeats after which a run that is not heard of is taken for lost.
+_LIFE: Final = 2.5
+#: Heartbeats until a message that nobody has taken is sent again; twice as many each time, because the workers may
+#: just be busy. And the longest pause.
+_GRACE: Final = 3.0
+_LONGEST_GRACE: Final = 60.0
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -31,6 +43,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def for_workflow(self, workflow: AnyWorkflow) -> RunQuerySet:
         """The runs of a workflow, given as itself or by name."""
         return self.filter(workflow=workflow if isinstance(workflow, str) else workflow.name)
+
+    def due(self) -> RunQuerySet:
+        """Those that should have been heard of by now, the longest due first. The database's clock decides."""
+        return self.filter(due_at__lt=Now()).order_by("due_at")
 
 
 class Run(models.Model):
@@ -48,8 +64,18 @@ class Run(models.Model):
     #: ``(args, kwargs)`` as :func:`stepflows.dumps` writes them.
     arguments = models.BinaryField(_("arguments"))
     state = models.CharField(_("state"), max_length=20, choices=State, default=State.QUEUED)
+    #: Counts each change of hands. Whoever has an older one has lost the run, and nothing it writes counts.
+    epoch = models.PositiveIntegerField(_("epoch"), default=0, editable=False)
+    #: Since somebody has asked for it: by delay, resume or retry.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     worker = models.CharField(_("worker"), max_length=200, blank=True, default="")
+    queue = models.CharField(_("queue"), max_length=200, blank=True, default="")
+    priority = models.PositiveSmallIntegerField(_("priority"), null=True, blank=True)
+    #: How often its message was sent since it is queued.
+    sent = models.PositiveSmallIntegerField(_("sent"), default=0, editable=False)
+    #: When somebody has to look after it unless it is heard of before, by the clock of the database, which all workers
+    #: share: queued for too long, or running without a heartbeat. Nobody has to once it is finished.
+    due_at = models.DateTimeField(_("due"), null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
@@ -57,9 +83,15 @@ class Run(models.Model):
     outcome = models.BinaryField(_("outcome"), null=True, blank=True)
     #: Where the run failed: label, key, and whether the failure was replayed. An outcome does not carry it.
     failed_step = models.JSONField(_("failed step"), null=True, blank=True)
-    #: In the order in which they ended; each a dict of label, key, outcome (executed, cached, error, replayed_error),
-    #: offset (seconds from the start), duration (seconds) and attempt.
+    #: How many steps the latest attempt has executed, and how many it had from the cache.
+    executed = models.PositiveIntegerField(_("executed"), default=0)
+    cached = models.PositiveIntegerField(_("cached"), default=0)
+    #: Those of the latest attempt in the order in which they ended, then those that are under way; each a dict of
+    #: label, key, outcome (executed, cached, waited, error, replayed_error, running), offset (seconds from the start),
+    #: duration (seconds) and attempt.
     steps = models.JSONField(_("steps"), default=list, blank=True)
+    #: Earlier attempts, each a dict of worker, started_at, ended_at, reason (why it ended) and steps.
+    history = models.JSONField(_("history"), default=list, blank=True)
 
     objects = RunQuerySet.as_manager()
 
@@ -73,6 +105,7 @@ class Run(models.Model):
             models.Index(fields=["-created_at"], name="stepflows_run_created"),
             models.Index(fields=["state", "-created_at"], name="stepflows_run_state"),
             models.Index(fields=["workflow", "-created_at"], name="stepflows_run_workflow"),
+            models.Index(fields=["due_at"], name="stepflows_run_due"),
         )
 
     #: Set between a ``delay`` inside a transaction and its commit.
@@ -102,8 +135,11 @@ class Run(models.Model):
     def result(self) -> Result[Any] | None:
         """What the run came to, as this object was last read; ``None`` until it is finished.
 
-        An outcome that cannot be read any more is an ``Err`` with the :exc:`~stepflows.errors.DamagedEntry`.
+        That of a cancelled run is ``Err("cancelled")``. An outcome that cannot be read any more is an ``Err`` with the
+        :exc:`~stepflows.errors.DamagedEntry`.
         """
+        if self.state == self.State.CANCELLED:
+            return Err(str(self.state))
         if self.outcome is None:
             return None
         try:
@@ -131,6 +167,144 @@ class Run(models.Model):
             time.sleep(pause)
         self.refresh_from_db(using=self._state.db)
         return Err(str(self.state)) if self.result is None else self.result
+
+    # What people do with it.
+
+    def cancel(self) -> bool:
+        """Call the run off, and say whether it was not finished yet.
+
+        One that is running ends before its next step, within about a second: a step that is under way is not torn
+        apart, and what is done stays in the cache.
+        """
+        cancelled = {"state": self.State.CANCELLED, "due_at": None, "finished_at": timezone.now()}
+        while self._read().state in (self.State.QUEUED, self.State.RUNNING):
+            if self.hand_over(**cancelled):
+                return True
+        return False
+
+    def resume(self) -> bool:
+        """Have a worker go on with a run that failed or was cancelled, and say whether it was one.
+
+        Results and errors that are cached stand, so a failure that was stored is replayed; see :meth:`retry`. A run
+        that is still queued is sent again, now.
+        """
+        while self._read().state in (self.State.FAILED, self.State.CANCELLED, self.State.QUEUED):
+            if self.requeue(self.state, attempts=0):
+                return True
+        return False
+
+    def retry(self) -> bool:
+        """Like :meth:`resume`, once the errors that this run has met are removed from the cache: those steps run again.
+
+        Raises :exc:`~stepflows.errors.CacheUnavailable`, and :exc:`~stepflows.errors.UnknownWorkflow` when its workflow
+        is not registered here.
+        """
+        if self._read().state not in (self.State.FAILED, self.State.CANCELLED):
+            return False
+        failed = [step["key"] for step in self.steps if step["key"] and step["outcome"] in ("error", "replayed_error")]
+        registry.get(self.workflow).forget_errors(failed)
+        return self.resume()
+
+    # What workers do with it.
+
+    @property
+    def known_keys(self) -> Sequence[str]:
+        """The keys of the steps that earlier attempts came to."""
+        return [*dict.fromkeys(step["key"] for step in _steps_of(self.history) if step["key"])]
+
+    def hand_over(self, **fields: Any) -> bool:
+        """Change the row, unless somebody else has since this object read it; whether it was done."""
+        rows = self._rows().filter(state=self.state, epoch=self.epoch)
+        done = rows.update(**fields, epoch=self.epoch + 1)
+        if done:
+            self._set(**fields, epoch=self.epoch + 1)
+        return done > 0
+
+    def renew(self, **fields: Any) -> bool:
+        """Say that it is still being run, and what has come of it so far; whether it is still this attempt's."""
+        return self._attempted().update(**fields, due_at=from_now(self.life())) > 0
+
+    def is_mine(self) -> bool:
+        """Whether it is running, and nobody has taken it over or called it off since this object claimed it."""
+        return self._attempted().exists()
+
+    def requeue(self, reason: str, *, attempts: int) -> bool:
+        """Send it to a worker again after this attempt; whether it was still this object's to send."""
+        fields: dict[str, Any] = dict.fromkeys(("started_at", "finished_at", "outcome", "failed_step"))
+        history = self.history if self.started_at is None else [*self.history, self._attempt(reason)]
+        fields |= {"state": self.State.QUEUED, "attempts": attempts, "worker": "", "history": history, "steps": []}
+        fields |= {"executed": 0, "cached": 0, "sent": 1, "due_at": from_now(self.grace())}
+        if not self.hand_over(**fields):
+            return False
+        self.publish_on_commit()
+        return True
+
+    def resend(self) -> bool | None:
+        """Send the message of a queued run once more; whether that could be done, ``None`` if it is not its turn."""
+        pause = min(self.grace() * 2**self.sent, _LONGEST_GRACE * conf.settings().HEARTBEAT)
+        if not self.hand_over(sent=self.sent + 1, due_at=from_now(pause)):
+            return None
+        if self.publish():
+            return True
+        # It does not count: when the broker is back, nobody should have to wait for long.
+        self.hand_over(sent=self.sent - 1, due_at=from_now(self.grace()))
+        return False
+
+    def publish_on_commit(self, **when: Any) -> None:
+        """Send the message as soon as the row can be seen; Celery is told the ``eta`` or ``countdown`` too."""
+        self.awaits_commit = connections[self._database].in_atomic_block
+        transaction.on_commit(partial(self.publish, **when), using=self._database)
+
+    def publish(self, **when: Any) -> bool:
+        """Send the message now; whether the broker has taken it."""
+        self.awaits_commit = False
+        options = {"queue": self.queue or None, "priority": self.priority, **when}
+        given = {name: value for name, value in options.items() if value is not None}
+        return publish(self.pk, self.workflow, **given)
+
+    @staticmethod
+    def life() -> float:
+        """Seconds after which a running one that is not heard of is taken for lost."""
+        return _LIFE * conf.settings().HEARTBEAT
+
+    @staticmethod
+    def grace() -> float:
+        """Seconds after which one that nobody has taken is sent again."""
+        return _GRACE * conf.settings().HEARTBEAT
+
+    @property
+    def _database(self) -> str:
+        return self._state.db or router.db_for_write(Run)
+
+    def _rows(self) -> RunQuerySet:
+        return Run.objects.using(self._database).filter(pk=self.pk)
+
+    def _attempted(self) -> RunQuerySet:
+        # Said by the thread of the heartbeat, while the run's own may just be changing this object.
+        return self._rows().filter(state=self.State.RUNNING, epoch=self.epoch)
+
+    def _read(self) -> Run:
+        self.refresh_from_db(using=self._database)
+        return self
+
+    def _set(self, **fields: Any) -> None:
+        """The same on this object. What the database has worked out is read when it is asked for."""
+        for name, value in fields.items():
+            if hasattr(value, "resolve_expression"):
+                self.__dict__.pop(name, None)
+            else:
+                setattr(self, name, value)
+
+    def _attempt(self, reason: str) -> dict[str, Any]:
+        """The latest attempt as history keeps it; what an earlier one had already is left out."""
+        known = set(self.known_keys)
+        return {
+            "worker": self.worker,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            "ended_at": timezone.now().isoformat(),
+            "reason": reason,
+            "steps": [step for step in self.steps if step["outcome"] != "cached" or step["key"] not in known],
+        }
 
     def _arguments(self) -> Any:
         return loads(bytes(self.arguments)).unwrap()
@@ -163,41 +337,10 @@ class Run(models.Model):
             ) from None
 
 
-class _NoRows(models.Manager["CachedStep"]):
-    """There is no table, so whatever walks through all models, such as ``dumpdata``, finds nothing and no error."""
-
-    def get_queryset(self) -> models.QuerySet[CachedStep]:
-        return super().get_queryset().none()
+def from_now(seconds: float) -> Any:
+    """That many seconds from now on the clock of the database."""
+    return Now() + timedelta(seconds=seconds)
 
 
-class CachedStep(models.Model):
-    """An entry of a cache, as the admin lists it. There is no table: the caches are asked."""
-
-    #: Names alias, scope and key.
-    id = models.CharField(_("id"), primary_key=True, max_length=600)
-    alias = models.CharField(_("cache"), max_length=200)
-    scope = models.CharField(_("scope"), max_length=400)
-    workflow = models.CharField(_("workflow"), max_length=200)
-    version = models.CharField(_("version"), max_length=200, blank=True)
-    key = models.CharField(_("key"), max_length=200)
-    label = models.CharField(_("label"), max_length=200)
-    ok = models.BooleanField(_("succeeded"))
-    stored_at = models.DateTimeField(_("stored"), null=True)
-    expires_at = models.DateTimeField(_("expires"), null=True)
-    #: Seconds.
-    duration = models.FloatField(_("duration"), null=True)
-    #: Bytes.
-    size = models.BigIntegerField(_("size"), null=True)
-    run_id = models.CharField(_("run"), max_length=200, blank=True)
-
-    objects = _NoRows()
-
-    class Meta:
-        managed = False
-        verbose_name = _("cached step")
-        verbose_name_plural = _("cached steps")
-        default_permissions = ("view", "delete")
-        permissions = (("clear_cachedstep", _("Can clear cached steps")),)
-
-    def __str__(self) -> str:
-        return f"{self.workflow} {self.key}"
+def _steps_of(history: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (step for attempt in history for step in attempt["steps"])
