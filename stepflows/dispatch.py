@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from reprlib import Repr
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +23,8 @@ __all__ = ["ArgumentNotKept", "enqueue"]
 
 #: Seconds, some thirty years: later than that is beyond what clocks and calendars of brokers hold.
 _LONGEST: Final = 1_000_000_000
+#: Characters.
+_SUMMARY: Final = 1000
 
 
 def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any], /) -> Run:
@@ -36,21 +39,24 @@ def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], opt
     """
     where = f"workflow {workflow!r}"
     given = _checked(where, options)
-    arguments = _encoded(where, registry.get(workflow).body, args, kwargs)
     run_id = given.pop("run_id", None)
-    run = _written(where, run_id, _row(workflow, arguments, given))
+    bound = inspect.signature(registry.get(workflow).body).bind(None, None, *args, **kwargs)
+    named = dict([*bound.arguments.items()][2:])
+    run = _row(given)
+    run.workflow, run.arguments, run.summary = workflow, _encoded(where, named, args, kwargs), _summary(named)
+    run = _written(where, run_id, run)
     if run.state == Run.State.QUEUED:
         run.publish_on_commit(**given)
     return run
 
 
-def _row(workflow: str, arguments: bytes, given: dict[str, Any]) -> Run:
+def _row(given: dict[str, Any]) -> Run:
     """The row to be written. Where and how urgently is in it, for when the message has to be sent again."""
     start = given.get("countdown", 0)
     if "eta" in given:
         start = max(0, (given["eta"] - timezone.now()).total_seconds())
     where = {"queue": given.pop("queue", ""), "priority": given.pop("priority", None)}
-    return Run(workflow=workflow, arguments=arguments, sent=1, due_at=from_now(start + Run.grace()), **where)
+    return Run(sent=1, due_at=from_now(start + Run.grace()), **where)
 
 
 def _written(where: str, run_id: UUID | None, run: Run) -> Run:
@@ -81,17 +87,23 @@ def _same(kept: Run, run: Run) -> bool:
     return bytes(kept.arguments) == bytes(run.arguments) or (kept.args, kept.kwargs) == (run.args, run.kwargs)
 
 
-def _encoded(where: str, body: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+def _encoded(where: str, named: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     try:
         return dumps(Ok((args, dict(kwargs))))
     except NotCacheable as error:
-        parameters = inspect.signature(body).bind(None, None, *args, **kwargs).arguments
-        for name, value in list(parameters.items())[2:]:
+        for name, value in named.items():
             try:
                 dumps(Ok(value))
             except NotCacheable as refused:
                 raise ArgumentNotKept.of_argument(refused, f"{where}: the argument {name!r}") from None
         raise ArgumentNotKept.of_argument(error, f"{where}: the arguments together") from None
+
+
+def _summary(named: Mapping[str, Any]) -> str:
+    """The arguments in a line, long ones cut."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    return ", ".join(f"{name}={short.repr(value)}" for name, value in named.items())[:_SUMMARY]
 
 
 class ArgumentNotKept(NotCacheable):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from celery import current_app
 from kombu.pools import producers
 
 from stepflows.engine.context import logger
 
-__all__ = ["TASK", "publish", "withheld"]
+__all__ = ["TASK", "intend", "publish", "withheld"]
+
+#: Takes note of a run.
+Withheld: TypeAlias = Callable[[Any], None]
 
 #: The name of the Celery task.
 TASK: Final = "stepflows.run"
@@ -27,7 +30,8 @@ _TIMEOUTS: Final = {
     "amqp": ("read_timeout", "write_timeout"),
 }
 
-_withheld = 0
+#: Those of the blocks in which nothing is sent, the innermost last.
+_withheld: list[Withheld] = []
 
 
 def publish(run_id: Any, workflow: str, **options: Any) -> bool:
@@ -54,15 +58,20 @@ def publish(run_id: Any, workflow: str, **options: Any) -> bool:
     return True
 
 
+def intend(run: Any) -> None:
+    """Tell that this run is to be sent, now or when a transaction commits."""
+    if _withheld:
+        _withheld[-1](run)
+
+
 @contextmanager
-def withheld() -> Iterator[None]:
-    """Send nothing in this block; for tests that have no broker."""
-    global _withheld  # noqa: PLW0603 - as the broker is one for the process
-    _withheld += 1
+def withheld(note: Withheld) -> Iterator[None]:
+    """Send nothing in this block, and have the runs noted that would be; for tests that have no broker."""
+    _withheld.append(note)
     try:
         yield
     finally:
-        _withheld -= 1
+        _withheld.remove(note)
 
 
 def _connection() -> Any:

@@ -4,67 +4,23 @@ import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from queue import Empty
 from uuid import UUID, uuid4
 
 import pytest
 from celery import Celery, current_app
 from django.contrib.auth.models import User
 from django.db import connections, transaction
-from redis import Redis
 
 from stepflows import InvalidOption, InvalidUse, NotCacheable, UnknownWorkflow
 from stepflows.dispatch import enqueue
 from stepflows.models import Run
-from tests import settings as site
 from tests.flows.workflows import Basket, echo, order
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@dataclass
-class Broker:
-    """What the workers would be given."""
-
-    client: Redis
-
-    def messages(self, queue="celery"):
-        """Take all messages of a queue."""
-        messages = []
-        with current_app.connection_for_read() as connection, connection.SimpleQueue(queue) as waiting:
-            try:
-                while True:
-                    messages.append(waiting.get(block=False))
-                    messages[-1].ack()
-            except Empty:
-                return messages
-
-    def ids(self, queue="celery"):
-        return [message.payload[0] for message in self.messages(queue)]
-
-
-@pytest.fixture
-def broker(valkey):
-    with Redis.from_url(site.BROKER_URL) as client:
-        client.flushdb()
-        yield Broker(client)
-        client.flushdb()
-
-
-@pytest.fixture
-def no_broker():
-    """The Celery app of this process, of a site whose broker is down."""
-    before = current_app._get_current_object()
-    app = Celery("down", broker="redis://127.0.0.1:1/0", set_as_current=False)
-    app.set_current()
-    yield app
-    before.set_current()
-    app.close()
 
 
 def test_delay_writes_a_row_and_sends_its_id(broker):
@@ -76,6 +32,15 @@ def test_delay_writes_a_row_and_sends_its_id(broker):
     assert message.payload[:2] == [[str(run.pk)], {}]
     kept = Run.objects.get()
     assert (kept, kept.state, kept.workflow, kept.kwargs) == (run, "queued", "flows.order", {"order_id": 7})
+
+
+def test_the_row_says_in_a_line_what_it_was_given(broker):
+    """By the names of the body's parameters, and no longer than people read."""
+    assert order.delay(7).summary == "order_id=7"
+    assert echo.delay(1, city="Paris").summary == "args=(1,), kwargs={'city': 'Paris'}"
+    assert echo.delay().summary == ""
+    assert len(order.delay("x" * 10_000).summary) < 120
+    assert len(echo.delay(**{f"a{number}": "y" * 90 for number in range(40)}).summary) <= 1000
 
 
 def test_nothing_is_sent_before_the_commit(broker):

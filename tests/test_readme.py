@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import unittest
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from stepflows import Err, Ok, Retry, StepCache, conf, create_workflow
+from stepflows import Err, Ok, Retry, StepCache, conf, create_workflow, workflow
 from stepflows.conf import Settings
 from stepflows.engine.steps import StepOptions
 from stepflows.options import WorkflowOptions
+from stepflows.registry import registry
 from stepflows.testing import CacheConformance
 from tests.calls import Calls
 
@@ -131,3 +133,37 @@ def test_the_cache_of_ones_own_works_in_workflows(valkey):
         assert asyncio.run(flow.arun(body)) == Err("NO")
     assert work.count == 1
     assert valkey.client.keys() == [b"user:1"]
+
+
+@pytest.fixture
+def checkout():
+    """The workflow of the section on testing, which counts its charges."""
+    charge = Calls("receipt")
+
+    @workflow("checkout", deps={"payments": charge, "mail": lambda *_: None}, cache="locmem")
+    def checkout(step, deps, order_id):
+        receipt = step("charge", lambda: deps.payments(order_id), key=f"order:{order_id}:charge")
+        step("mail", lambda: deps.mail(order_id, receipt), key=f"order:{order_id}:mail")
+        return receipt
+
+    yield checkout, charge
+    registry.remove("checkout")
+
+
+def test_a_workflow_is_tested_with_fakes(checkout):
+    """The first example under Testing."""
+    flow, charge = checkout
+    run_block("def test_a_declined_card", checkout=flow)["test_a_declined_card"]()
+    assert charge.count == 0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["test_on_a_worker", "test_after_a_crash"])
+def test_the_test_case_of_the_readme_passes(checkout, name):
+    """The second one; each of its tests charges once."""
+    flow, charge = checkout
+    case = run_block("class CheckoutTests", checkout=flow)["CheckoutTests"](name)
+    result = unittest.TestResult()
+    case.run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])
+    assert charge.count == 1

@@ -19,7 +19,7 @@ from stepflows import conf
 from stepflows.caches import loads
 from stepflows.definitions import RegisteredWorkflow, Workflow
 from stepflows.errors import DamagedEntry, InvalidUse
-from stepflows.messages import publish
+from stepflows.messages import intend, publish
 from stepflows.registry import registry
 from stepflows.results import Err, FailedStep, Result
 
@@ -63,6 +63,8 @@ class Run(models.Model):
     workflow = models.CharField(_("workflow"), max_length=200)
     #: ``(args, kwargs)`` as :func:`stepflows.dumps` writes them.
     arguments = models.BinaryField(_("arguments"))
+    #: The same for people to read, and to look for.
+    summary = models.TextField(_("summary"), blank=True, default="")
     state = models.CharField(_("state"), max_length=20, choices=State, default=State.QUEUED)
     #: Counts each change of hands. Whoever has an older one has lost the run, and nothing it writes counts.
     epoch = models.PositiveIntegerField(_("epoch"), default=0, editable=False)
@@ -253,6 +255,7 @@ class Run(models.Model):
     def publish_on_commit(self, **when: Any) -> None:
         """Send the message as soon as the row can be seen; Celery is told the ``eta`` or ``countdown`` too."""
         self.awaits_commit = connections[self._database].in_atomic_block
+        intend(self)
         transaction.on_commit(partial(self.publish, **when), using=self._database)
 
     def publish(self, **when: Any) -> bool:
