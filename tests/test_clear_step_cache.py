@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from django.core.management import CommandError, call_command
 from pytest_django.fixtures import Settings
 
 from stepflows import CacheUnavailable, Err, StepCache, workflow
-from stepflows.management.commands import clear_step_cache
+from stepflows.management import progress
 from stepflows.registry import registry
 from tests.conftest import prepared
 from tests.entries import keys, put, put_many, spoil
@@ -399,11 +401,58 @@ def test_a_workflow_with_a_map_of_its_own_is_not_found_in_djangos_caches(alias: 
 def test_a_long_clear_tells_how_far_it_is(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     """A line every few seconds."""
     settings.STEPFLOWS = {"CACHE": "locmem"}
-    monkeypatch.setattr(clear_step_cache, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress, "_PAUSE", 0)
     put_many("locmem", "checkout", [f"user:{number:04}" for number in range(1001)])
     lines = _clear("--all").splitlines()
     assert lines[:2] == ["Removed 1,000 of 1,001 ...", "Removed 1,001 of 1,001 ..."]
     assert lines[2].startswith("Removed 1,001 cached steps")
+
+
+class _Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_a_bar(steps: str, monkeypatch: pytest.MonkeyPatch):
+    """It is gone when all is done. Without rich, which comes with an extra, there are lines."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(progress, "_PAUSE", 0)
+    terminal = _Terminal()
+    call_command("clear_step_cache", workflow="checkout", interactive=False, stdout=terminal, no_color=True)
+    assert "Removing" in terminal.getvalue()
+    assert "━" in terminal.getvalue()
+    assert re.search(r"Removed \d+ cached steps", terminal.getvalue())
+
+    monkeypatch.setattr(progress, "Console", None)
+    terminal = _Terminal()
+    call_command("clear_step_cache", all=True, interactive=False, stdout=terminal, no_color=True)
+    assert "━" not in terminal.getvalue()
+    assert "Removed 2 of 2 ..." in terminal.getvalue()
+
+
+def _told(*args: str) -> Any:
+    output = StringIO()
+    call_command("clear_step_cache", *args, "--json", stdout=output)
+    return json.loads(output.getvalue())
+
+
+def test_scripts_are_told_in_json(steps: str):
+    """One object: what was found, what was removed, and which keys were not there."""
+    assert _told("mail:1", "nobody", "--workflow", "signup", "--dry-run") == {
+        "found": 1,
+        "removed": 0,
+        "missing": ["nobody"],
+    }
+    assert _told("--workflow", "checkout", "--dry-run") == {"found": 4, "removed": 0, "missing": []}
+    assert _told("--workflow", "checkout", "--noinput") == {"found": 4, "removed": 4, "missing": []}
+
+
+def test_in_json_nobody_can_be_asked(steps: str):
+    """So somebody has to have said that it may be done."""
+    before = _left(steps)
+    with pytest.raises(CommandError, match="Give --noinput"):
+        _told("--all")
+    assert _left(steps) == before
 
 
 def test_it_can_be_silent(steps: str):

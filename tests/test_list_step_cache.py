@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from typing import Any
 
@@ -90,6 +91,33 @@ def test_a_damaged_entry_is_listed_as_such(steps: str):
     if steps == "django_redis":
         spoil(Place(steps, Name(scope_of("signup"), "mail:1")), b"odd")
         assert listed(workflow="signup")[0] == [["signup", "mail:1", "", "damaged", ""]]
+
+
+def test_scripts_are_told_in_json(steps: str):
+    """A line for each step, with everything that the list knows."""
+    output = StringIO()
+    call_command("list_step_cache", json=True, prefix="user:", stdout=output, stderr=StringIO())
+    told = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [(each["workflow"], each["version"], each["key"], each["ok"]) for each in told] == [
+        ("checkout", None, "user:1", True),
+        ("checkout", None, "user:2", False),
+        ("checkout", "2", "user:1", True),
+    ]
+    assert {each["cache"] for each in told} == {steps}
+    assert all(each["size"] > 0 and each["stored"][:2] == "20" and each["expires"] is None for each in told)
+    assert set(told[0]) == {
+        *["cache", "workflow", "version", "key", "label", "ok", "size", "duration", "run", "stored", "expires"]
+    }
+
+
+def test_a_damaged_entry_is_told_in_json(steps: str):
+    """By its name, and that it is damaged."""
+    if steps == "django_redis":
+        spoil(Place(steps, Name(scope_of("signup"), "mail:1")), b"odd")
+        output = StringIO()
+        call_command("list_step_cache", json=True, workflow="signup", stdout=output, stderr=StringIO())
+        told = json.loads(output.getvalue())
+        assert (told["key"], told["damaged"]) == ("mail:1", True)
 
 
 def test_a_cache_that_is_away_is_a_plain_error(settings: Settings):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
@@ -26,11 +27,11 @@ from stepflows.caches.codec import Head
 from stepflows.caches.names import Name, namespace_of, scope_of
 from stepflows.engine.keys import check_key
 from stepflows.errors import CacheUnavailable, CannotList, InvalidStepKey, InvalidUse, hint
+from stepflows.management.progress import progress
 from stepflows.registry import registry
 
 __all__ = ["Command"]
 
-_SECONDS_BETWEEN_LINES: Final = 2.0
 _NAMED_ONE_BY_ONE: Final = 5
 
 
@@ -90,9 +91,15 @@ class Command(BaseCommand):
         parser.add_argument(
             "--noinput", "--no-input", action="store_false", dest="interactive", help="Do not ask before a wide clear."
         )
+        parser.add_argument(
+            "--json", action="store_true", help="Print what was done as one JSON object; with --noinput or --dry-run."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check_what_is_said(options)
+        if options["json"]:
+            # It is for scripts, which read one object and have nobody to ask.
+            options |= {"verbosity": 0, "interactive": False}
         try:
             for alias in lost_indexes((options["cache"],) if options["cache"] else aliases_in_use()):
                 found = rebuild(alias)
@@ -104,22 +111,28 @@ class Command(BaseCommand):
             target = _target(options)
             for key in target.missing:
                 self._say(f"No cached step has the key “{key}” ({target.selection}).", options)
-            self._clear(target, target.count(), options)
+            count = target.count()
+            removed = self._clear(target, count, options)
         except (CacheUnavailable, CannotList, InvalidUse) as error:
             raise CommandError(str(error)) from error
+        if options["json"]:
+            told = {"found": count, "removed": removed, "missing": list(map(printable, target.missing))}
+            self.stdout.write(json.dumps(told))
 
-    def _clear(self, target: Target, count: int, options: dict[str, Any]) -> None:
+    def _clear(self, target: Target, count: int, options: dict[str, Any]) -> int:
+        """How many were removed."""
         what = target.described(count)
         if not count:
             self._say(f"There is nothing to remove: {what}.", options)
-            return
+            return 0
         if options["dry_run"]:
             self._say(f"Would remove {what}.", options)
-            return
+            return 0
         if target.is_wide and options["interactive"]:
             self._ask(f"This removes {what}. They run again when they are next asked for.")
         removed = self._remove(target, count, options)
         self._say(self.style.SUCCESS(f"Removed {target.described(removed)}."), options)
+        return removed
 
     def _ask(self, question: str) -> None:
         try:
@@ -130,13 +143,13 @@ class Command(BaseCommand):
             raise CommandError("Cancelled; nothing was removed.")
 
     def _remove(self, target: Target, count: int, options: dict[str, Any]) -> int:
-        removed, told = 0, time.monotonic()
+        removed = 0
         try:
-            for places in target.batches():
-                removed += remove(places)
-                if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
-                    told = time.monotonic()
-                    self._say(f"Removed {removed:,} of {count:,} ...", options)
+            with progress(count, self.stdout, partial(self._say, options=options)) as tell:
+                for places in target.batches():
+                    removed += remove(places)
+                    if options["verbosity"] > 0:
+                        tell(removed)
         except CacheUnavailable as error:
             raise CommandError(f"{error} Removed before that: {target.described(removed)}.") from error
         return removed
@@ -158,6 +171,8 @@ def _check_what_is_said(options: dict[str, Any]) -> None:
         raise CommandError("The prefix is empty, which would be every key. For that, leave --prefix out.")
     if options["keys"] and wide:
         raise CommandError(f"Give keys or --{wide[0]}, not both.")
+    if options["json"] and options["interactive"] and not options["dry_run"]:
+        raise CommandError("With --json nobody is asked. Give --noinput to go ahead, or --dry-run.")
     if not (options["keys"] or wide or options["workflow"] is not None or options["errors"]):
         raise CommandError("Say what to clear: keys, --workflow NAME, --prefix P, --errors or --all.")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--limit", metavar="N", type=int, default=100, help="At most so many lines (100), or 0: all."
         )
+        parser.add_argument("--json", action="store_true", help="A JSON object a line, with all that is known.")
         parser.add_argument(
             "--rebuild", action="store_true", help="First look through the whole cache and list what is there anew."
         )
@@ -46,7 +48,8 @@ class Command(BaseCommand):
         self.stderr.style_func = None
         try:
             self._prepare(aliases, rebuild_all=options["rebuild"])
-            self._list(Selection(aliases, options["workflow"], options["prefix"]), options["limit"])
+            written = _as_json if options["json"] else _as_text
+            self._list(Selection(aliases, options["workflow"], options["prefix"]), options["limit"], written)
         except (CacheUnavailable, CannotList, InvalidUse) as error:
             raise CommandError(str(error)) from error
 
@@ -61,27 +64,44 @@ class Command(BaseCommand):
                 )
             )
 
-    def _list(self, selection: Selection, limit: int) -> None:
+    def _list(self, selection: Selection, limit: int, written: Callable[[Place, Head | None], str]) -> None:
         shown = 0
         for places in selection.walk() if not limit else [selection.page(0, limit)]:
             for start in range(0, len(places), _BATCH):
-                self._print(places[start : start + _BATCH])
+                self._print(places[start : start + _BATCH], written)
             shown += len(places)
         total = selection.count
         more = f"; --limit 0 shows all {total:,}" if total > shown else ""
         self.stderr.write(f"{shown:,} cached step{'' if shown == 1 else 's'} ({selection}){more}.")
 
-    def _print(self, places: list[Place]) -> None:
+    def _print(self, places: list[Place], written: Callable[[Place, Head | None], str]) -> None:
         for place, head in zip(places, heads(places), strict=True):
             if head is not None:
-                self.stdout.write("\t".join(map(printable, _columns(place, head if isinstance(head, Head) else None))))
+                self.stdout.write(written(place, head if isinstance(head, Head) else None))
 
 
-def _columns(place: Place, head: Head | None) -> list[str]:
+def _as_text(place: Place, head: Head | None) -> str:
     scope, key = place.name
     version = namespace_of(scope)[1]
     workflow = workflow_of(scope) + (f"@{version}" if version else "")
+    columns = [workflow, key, "", "damaged", ""]
+    if head is not None:
+        columns[2:] = [head.stamp.label, "ok" if head.ok else "error", str(_moment(head.stamp.stored_at))]
+    return "\t".join(map(printable, columns))
+
+
+def _as_json(place: Place, head: Head | None) -> str:
+    scope, key = place.name
+    told = {"cache": place.alias, "workflow": workflow_of(scope), "version": namespace_of(scope)[1], "key": key}
     if head is None:
-        return [workflow, key, "", "damaged", ""]
-    stored = timezone.localtime(datetime.fromtimestamp(head.stamp.stored_at, UTC)).isoformat(" ", "seconds")
-    return [workflow, key, head.stamp.label, "ok" if head.ok else "error", stored]
+        return json.dumps(told | {"damaged": True})
+    stamp = head.stamp
+    told |= {"label": stamp.label, "ok": head.ok, "size": head.size, "duration": stamp.duration, "run": stamp.run_id}
+    return json.dumps(told | {"stored": _moment(stamp.stored_at), "expires": _moment(stamp.expires_at)})
+
+
+def _moment(seconds: float | None) -> str | None:
+    """In the site's time zone."""
+    if seconds is None:
+        return None
+    return timezone.localtime(datetime.fromtimestamp(seconds, UTC)).isoformat(" ", "seconds")
