@@ -9,7 +9,8 @@
     POST /reset                                                     200, and counts from zero again
 
 A key that was charged before gets its old charge back, and no money moves. Cards that end in 0002 are declined.
-Run it with ``python -m project.payment_service``; it needs nothing but the standard library.
+Run it with ``python -m project.payment_service``; it needs nothing but the standard library. With ``--pause`` it takes
+its time, as the real ones do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -29,7 +31,13 @@ from typing import Any, TypeAlias
 Answer: TypeAlias = tuple[HTTPStatus, dict[str, Any]]
 
 DECLINED_CARDS = "0002"
-BASE_PRICE = {"DE": Decimal("4.90"), "NO": Decimal("9.90"), "SE": Decimal("7.90")}
+BASE_PRICE = {
+    "DE": Decimal("4.90"),
+    "DK": Decimal("7.40"),
+    "FI": Decimal("9.40"),
+    "NO": Decimal("9.90"),
+    "SE": Decimal("7.90"),
+}
 ELSEWHERE = Decimal("12.90")
 PRICE_PER_KILOGRAM = Decimal("1.50")
 
@@ -86,13 +94,16 @@ class Till:
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on loopback; port 0 takes any that is free."""
+    """Listens on loopback; port 0 takes any that is free. Each POST is answered after a pause (in seconds)."""
 
     daemon_threads = True
+    #: How many clients may knock at the same moment; the five of socketserver are soon too few.
+    request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, pause: float = 0.0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.till = Till()
+        self.pause = pause
 
     @property
     def url(self) -> str:
@@ -109,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"/stats": self.server.till.report})
 
     def do_POST(self) -> None:
+        time.sleep(self.server.pause)
         till = self.server.till
         self.answer({"/quotes": till.quote, "/charges": till.charge, "/reset": till.reset})
 
@@ -137,9 +149,10 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser(description="The payment service of the example shop.")
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes any that is free")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each answer (%(default)s)")
     parser.add_argument("--url-file", type=Path, help="where to write the URL once the service listens")
     options = parser.parse_args()
-    with Server(options.port) as server:
+    with Server(options.port, options.pause) as server:
         sys.stdout.write(f"The payment service listens on {server.url}\n")
         sys.stdout.flush()
         if options.url_file:

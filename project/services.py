@@ -107,11 +107,12 @@ def valkey(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def payment_service(folder: Path) -> Iterator[str]:
-    """The payment service on a free port. Yields its URL."""
+def payment_service(folder: Path, pause: float = 0.0) -> Iterator[str]:
+    """The payment service on a free port, which takes so many seconds for an answer. Yields its URL."""
     url_file = folder / "payment-service.url"
     url_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "project.payment_service", "--url-file", str(url_file)]
+    command += ["--pause", str(pause)]
     with service("payment-service", command, folder) as server:
         server.wait_until(url_file.exists)
         yield url_file.read_text()
@@ -137,14 +138,14 @@ def site(folder: Path, environment: Mapping[str, str], port: int) -> Iterator[Se
 
 
 @contextmanager
-def surroundings(folder: Path, redis_url: str | None = None) -> Iterator[dict[str, str]]:
-    """What the site needs beside itself: a cache server, unless there is one, and the payment service.
+def surroundings(folder: Path, redis_url: str | None = None, pause: float = 0.0) -> Iterator[dict[str, str]]:
+    """What the site needs beside itself: a cache server, unless there is one, and the payment service with its pause.
 
     Yields the environment for the site's own processes.
     """
     with ExitStack() as stack:
         url = redis_url or stack.enter_context(valkey(folder / "valkey"))
-        payment_url = stack.enter_context(payment_service(folder))
+        payment_url = stack.enter_context(payment_service(folder, pause))
         yield {
             "DJANGO_SETTINGS_MODULE": "project.settings",
             "SHOP_FOLDER": str(folder),

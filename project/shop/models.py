@@ -57,6 +57,11 @@ class Order(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("order", args=[self.pk])
 
+    @property
+    def weight(self) -> int:
+        """That of the goods in grams. On an event loop, fetch the lines before."""
+        return sum(line.product.weight * line.quantity for line in self.lines.all())
+
 
 class OrderLine(models.Model):
     order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="lines")

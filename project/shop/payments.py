@@ -19,6 +19,9 @@ class Charge:
     id: str
     amount: Decimal
 
+    def __str__(self) -> str:
+        return f"{self.amount} € charged ({self.id})"
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -35,6 +38,13 @@ class Stats:
 def quote_shipping(country: str, weight: int) -> Decimal:
     """What it costs to send so many grams to this country."""
     answer = _service(settings.PAYMENT_URL).post("/quotes", json={"country": country, "weight": weight})
+    answer.raise_for_status()
+    return Decimal(answer.json()["price"])
+
+
+async def aquote_shipping(service: httpx.AsyncClient, country: str, weight: int) -> Decimal:
+    """The same on an event loop."""
+    answer = await service.post("/quotes", json={"country": country, "weight": weight})
     answer.raise_for_status()
     return Decimal(answer.json()["price"])
 
@@ -58,6 +68,11 @@ def stats() -> Stats:
 
 def reset_stats() -> None:
     _service(settings.PAYMENT_URL).post("/reset").raise_for_status()
+
+
+def aservice() -> httpx.AsyncClient:
+    """A client for one event loop, to be opened there: ``async with payments.aservice() as service``."""
+    return httpx.AsyncClient(base_url=settings.PAYMENT_URL, timeout=10, trust_env=False)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core import mail
 from django.test import TestCase, override_settings
@@ -22,8 +24,11 @@ from project.shop.factories import CustomerFactory, OrderFactory, OrderLineFacto
 from project.shop.models import Customer, Order, OrderLine, Product
 from project.shop.passes import DECLINED, PAID, SOLD_OUT, complaints, expected_end, expected_passes
 from project.shop.payments import Charge
-from project.shop.workflows import checkout
-from stepflows import Err, Ok
+from project.shop.progress import ACTIONS, WORDS, Progress
+from project.shop.workflows import CHECKOUT_STEPS, COUNTRIES, checkout, shipping_quotes
+from stepflows import Err, Event, Ok, dumps
+from stepflows.models import Run
+from stepflows.testing import assert_steps, runs_in_place
 
 
 def place_order(card: str = "tok_4242", stock: int = 5) -> Order:
@@ -32,6 +37,22 @@ def place_order(card: str = "tok_4242", stock: int = 5) -> Order:
     lamp = ProductFactory.create(name="Oak lamp", price=Decimal(10), weight=500, stock=stock)
     OrderLineFactory.create(order=order, quantity=2, product=lamp)
     return order
+
+
+def serve_payments(case: TestCase) -> None:
+    """A payment service for one test."""
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    case.addCleanup(server.server_close)
+    case.addCleanup(server.shutdown)
+    case.enterContext(override_settings(PAYMENT_URL=server.url))
+
+
+def serve_cache(case: TestCase) -> None:
+    """A cache server for one test."""
+    folder = case.enterContext(tempfile.TemporaryDirectory())
+    url = case.enterContext(services.valkey(Path(folder)))
+    case.enterContext(override_settings(CACHES={"default": {**settings.CACHES["default"], "LOCATION": url}}))
 
 
 class FactoriesTests(TestCase):
@@ -94,6 +115,14 @@ class CheckoutWithFakesTests(TestCase):
         self.assertEqual(result, Ok(Charge("ch_1", Decimal(30))))
         self.assertEqual(self.called, list(self.answers))
 
+    def test_the_steps_are_those_that_the_progress_page_announces(self) -> None:
+        """Under these labels, in this order."""
+        events: list[Event] = []
+
+        self.workflow.using(on_event=events.append).run(order_id=7)
+
+        self.assertEqual([event.label for event in events if event.type == "step_success"], list(CHECKOUT_STEPS))
+
     def test_a_declined_card_ends_the_checkout(self) -> None:
         """What comes after the charge is not done, then or later."""
         self.answers["charge"] = Err("CARD_DECLINED")
@@ -133,11 +162,7 @@ class CheckoutTests(TestCase):
     cache: Any
 
     def setUp(self) -> None:
-        server = Server()
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        self.enterContext(override_settings(PAYMENT_URL=server.url))
+        serve_payments(self)
         self.workflow = checkout.using(cache={})
 
     def test_an_order_is_paid_once(self) -> None:
@@ -183,9 +208,7 @@ class CheckoutOnRedisTests(CheckoutTests):
 
     def setUp(self) -> None:
         super().setUp()
-        folder = self.enterContext(tempfile.TemporaryDirectory())
-        url = self.enterContext(services.valkey(Path(folder)))
-        self.enterContext(override_settings(CACHES={"default": {**settings.CACHES["default"], "LOCATION": url}}))
+        serve_cache(self)
         self.workflow = checkout
 
 
@@ -223,11 +246,17 @@ class PassesTests(TestCase):
 
 class PagesTests(TestCase):
     def test_the_home_page_says_where_to_look(self) -> None:
-        """It links to the orders and to the admin."""
+        """It links to the orders, to the quotes for one of them, and to the admin."""
+        order = place_order()
+
         page = self.client.get("/")
 
-        self.assertContains(page, 'href="/orders/"')
-        self.assertContains(page, 'href="/admin/"')
+        for address in ("/orders/", f"/orders/{order.pk}/shipping/", "/admin/"):
+            self.assertContains(page, f'href="{address}"')
+
+    def test_a_shop_without_orders_has_a_home_page(self) -> None:
+        """It has nothing to ship."""
+        self.assertNotContains(self.client.get("/"), "Shipping")
 
     def test_orders_come_in_pages(self) -> None:
         """Newest first, 25 a page, with their state."""
@@ -238,17 +267,243 @@ class PagesTests(TestCase):
         self.assertContains(self.client.get("/orders/?page=2"), "Page 2 of 2")
 
     def test_the_button_starts_a_checkout(self) -> None:
-        """A POST makes a run of the checkout, and the order's page shows it."""
+        """A POST makes a run of the checkout and leads to its progress; the order's page and the list link to it."""
         order = place_order()
 
-        page = self.client.post(f"/orders/{order.pk}/checkout/", follow=True)
-
-        order.refresh_from_db()
-        self.assertEqual(order.run and order.run.state, "queued")
-        self.assertContains(page, "Last checkout")
+        with runs_in_place() as runs:
+            answer = self.client.post(f"/orders/{order.pk}/checkout/")
+            self.assertEqual(runs[0].state, "queued")
+            self.assertRedirects(answer, f"/runs/{runs[0].pk}/")
+            for page in (f"/orders/{order.pk}/", "/orders/"):
+                self.assertContains(self.client.get(page), f'href="/runs/{runs[0].pk}/"')
+            runs[0].cancel()
 
     def test_a_checkout_cannot_be_started_by_a_link(self) -> None:
         """GET changes nothing."""
         order = place_order()
 
         self.assertEqual(self.client.get(f"/orders/{order.pk}/checkout/").status_code, 405)
+
+
+def run_of_checkout(state: str, order: Order | None = None, **fields: Any) -> Run:
+    """The row of a run, without the run."""
+    arguments = dumps(Ok(((), {"order_id": order.pk if order else 7})))
+    return Run.objects.create(workflow="checkout", arguments=arguments, state=state, **fields)
+
+
+def step_of_run(label: str, outcome: str, duration: float = 0.5) -> dict[str, Any]:
+    return {"label": label, "key": "some:key", "outcome": outcome, "offset": 0.0, "duration": duration, "attempt": 1}
+
+
+class ProgressTests(TestCase):
+    """What is said of a run in each of its states."""
+
+    def outcomes(self, run: Run) -> list[str]:
+        steps = Progress(run).steps
+        self.assertEqual([step["label"] for step in steps], list(CHECKOUT_STEPS))
+        return [step["outcome"] for step in steps]
+
+    def test_a_queued_run_has_everything_before_it(self) -> None:
+        """All steps are announced."""
+        run = run_of_checkout("queued")
+
+        self.assertEqual(self.outcomes(run), ["pending"] * 6)
+        self.assertEqual(Progress(run).headline, "Waiting for a worker")
+
+    def test_a_running_run_says_where_it_is(self) -> None:
+        """The step that is under way is marked, or the next one when the row names none."""
+        done = [step_of_run("load order", "executed"), step_of_run("quote shipping", "cached")]
+        silent = run_of_checkout("running", attempts=2, steps=done)
+        telling = run_of_checkout("running", attempts=1, steps=[*done, step_of_run("reserve stock", "running")])
+
+        for run in (silent, telling):
+            self.assertEqual(self.outcomes(run), ["executed", "cached", "running", "pending", "pending", "pending"])
+        self.assertEqual([Progress(run).headline for run in (silent, telling)], ["Running, attempt 2", "Running"])
+
+    def test_a_failed_run_says_why(self) -> None:
+        """With the cause, or the kind of the exception; what comes after was not reached."""
+        steps = [step_of_run("load order", "error")]
+        refused = run_of_checkout("failed", steps=steps, outcome=dumps(Err("CARD_DECLINED", cause="The bank said no.")))
+        broken = run_of_checkout("failed", steps=steps, outcome=dumps(Err(ValueError("odd"))))
+
+        self.assertEqual(self.outcomes(refused), ["error"] + ["skipped"] * 5)
+        self.assertEqual(Progress(refused).headline, "Failed: CARD_DECLINED (The bank said no.)")
+        self.assertEqual(Progress(broken).headline, "Failed: ValueError: odd")
+
+    def test_a_cancelled_run_has_nothing_under_way(self) -> None:
+        """A step that was is not shown as if it still were."""
+        run = run_of_checkout("cancelled", steps=[step_of_run("load order", "running")])
+
+        self.assertEqual(self.outcomes(run), ["interrupted"] + ["skipped"] * 5)
+        self.assertEqual(Progress(run).headline, "Cancelled")
+
+    def test_there_are_words_for_every_outcome(self) -> None:
+        """How long it took is said where it matters, in a unit that fits."""
+        steps = [step_of_run(outcome, outcome, duration=0.0123) for outcome in WORDS]
+        steps.append(step_of_run("slow", "executed", duration=0.9996))
+
+        said = {step["label"]: step["says"] for step in Progress(run_of_checkout("succeeded", steps=steps)).steps}
+
+        self.assertEqual(said["executed"], "done in 12 ms")
+        self.assertEqual(said["slow"], "done in 1.0 s")
+        self.assertEqual(said["cached"], "from the cache")
+        self.assertEqual(said["waited"], "done by another run, after 12 ms")
+        self.assertEqual(said["replayed_error"], "failed before: from the cache")
+
+    def test_each_state_offers_what_can_be_done(self) -> None:
+        """The other buttons are on the page too, hidden, for its script to show."""
+        for state, actions in ACTIONS.items():
+            page = self.client.get(f"/runs/{run_of_checkout(state).pk}/").content.decode()
+            for action in ("cancel", "retry", "resume", "again"):
+                self.assertEqual(f'data-action="{action}" hidden' in page, action not in actions, (state, action))
+
+    def test_a_page_without_scripts_loads_itself_again_until_the_run_is_finished(self) -> None:
+        """Then it stays as it is."""
+        running, finished = run_of_checkout("running"), run_of_checkout("succeeded", outcome=dumps(Ok(None)))
+
+        self.assertContains(self.client.get(f"/runs/{running.pk}/"), '<meta http-equiv="refresh" content="2">')
+        self.assertNotContains(self.client.get(f"/runs/{finished.pk}/"), "refresh")
+
+    def test_the_status_costs_one_query_and_is_never_cached(self) -> None:
+        """It is asked for twice a second."""
+        run = run_of_checkout("running")
+
+        with self.assertNumQueries(1):
+            answer = self.client.get(f"/runs/{run.pk}/status/")
+
+        self.assertIn("no-store", answer["Cache-Control"])
+        self.assertIn("no-store", self.client.get(f"/runs/{run.pk}/")["Cache-Control"])
+
+    def test_a_run_that_is_no_checkout_has_no_page_here(self) -> None:
+        """Nor has one that is not there."""
+        other = Run.objects.create(workflow="shipping quotes", arguments=dumps(Ok(((), {"weight": 1}))))
+
+        for pk in (other.pk, "00000000-0000-0000-0000-000000000000"):
+            for view in ("", "status/"):
+                self.assertEqual(self.client.get(f"/runs/{pk}/{view}").status_code, 404)
+
+    def test_nothing_is_changed_by_a_link(self) -> None:
+        """Cancel, resume and retry want a POST."""
+        run = run_of_checkout("running")
+
+        for change in ("cancel", "resume", "retry"):
+            self.assertEqual(self.client.get(f"/runs/{run.pk}/{change}/").status_code, 405)
+
+
+class CheckoutPagesTests(TestCase):
+    """From the button to the end, with a worker's part done in place."""
+
+    def setUp(self) -> None:
+        serve_payments(self)
+        serve_cache(self)
+
+    def press(self, address: str) -> Run:
+        """Post a form, and do here what a worker would. The run that the answer leads to."""
+        with runs_in_place():
+            answer = self.client.post(address)
+        return Run.objects.get(pk=answer["Location"].split("/")[2])
+
+    def status(self, run: Run) -> Any:
+        return self.client.get(f"/runs/{run.pk}/status/").json()
+
+    def test_the_status_tells_what_a_program_wants_to_know(self) -> None:
+        """State, steps and result, as plain values."""
+        order = place_order()
+
+        run = self.press(f"/orders/{order.pk}/checkout/")
+
+        status = self.status(run)
+        self.assertEqual((status["id"], status["workflow"]), (str(run.pk), "checkout"))
+        self.assertEqual((status["state"], status["finished"], status["attempts"]), ("succeeded", True, 1))
+        self.assertEqual((status["result"], status["error"]), ("31.40 € charged (ch_1)", None))
+        self.assertEqual([step["outcome"] for step in status["steps"]], ["executed"] * 6)
+        charge = status["steps"][3]
+        self.assertEqual((charge["label"], charge["key"]), ("charge card", f"order:{order.pk}:charge"))
+        self.assertGreaterEqual(charge["offset"], status["steps"][2]["offset"])
+        self.assertGreaterEqual(charge["duration"], 0)
+        self.assertContains(self.client.get(f"/runs/{run.pk}/"), "Done: 31.40 € charged (ch_1)")
+
+    def test_checking_out_again_does_nothing_twice(self) -> None:
+        """The second run has all of it from the cache."""
+        order = place_order()
+        self.press(f"/orders/{order.pk}/checkout/")
+
+        again = self.press(f"/orders/{order.pk}/checkout/")
+
+        assert_steps(again, cached=list(CHECKOUT_STEPS), executed=[])
+        self.assertContains(self.client.get(f"/runs/{again.pk}/"), "from the cache", count=6)
+        self.assertEqual(payments.stats().charge_requests, 1)
+
+    def test_a_declined_card_can_be_tried_again(self) -> None:
+        """Try again asks the bank once more; resume does not."""
+        run = self.press(f"/orders/{place_order(card='tok_0002').pk}/checkout/")
+        self.assertEqual(self.status(run)["error"], "CARD_DECLINED (The bank said no.)")
+
+        for change, requests in [("resume", 1), ("retry", 2)]:
+            self.press(f"/runs/{run.pk}/{change}/")
+            self.assertEqual(self.status(run)["error"], "CARD_DECLINED (The bank said no.)")
+            self.assertEqual(payments.stats().charge_requests, requests)
+
+    def test_a_checkout_can_be_cancelled_and_resumed(self) -> None:
+        """Cancelling what is cancelled changes nothing."""
+        run = run_of_checkout("queued", place_order())
+
+        for _ in range(2):
+            self.press(f"/runs/{run.pk}/cancel/")
+            self.assertEqual(self.status(run)["state"], "cancelled")
+        self.press(f"/runs/{run.pk}/resume/")
+        self.assertEqual(self.status(run)["state"], "succeeded")
+
+
+class ShippingTests(TestCase):
+    """A workflow that a view runs itself, on its event loop."""
+
+    def setUp(self) -> None:
+        serve_payments(self)
+        serve_cache(self)
+
+    async def test_all_quotes_are_asked_for_at_the_same_time(self) -> None:
+        """None is answered before the last one is asked."""
+        everybody = asyncio.Barrier(len(COUNTRIES))
+
+        async def quote(_: httpx.AsyncClient, country: str, weight: int) -> Decimal:
+            await everybody.wait()
+            return Decimal(weight)
+
+        result = await shipping_quotes.using(deps={"quote_shipping": quote}).arun(weight=800)
+
+        self.assertEqual(result, Ok(dict.fromkeys(COUNTRIES, Decimal(800))))
+
+    def test_the_page_says_what_it_had_in_the_cache(self) -> None:
+        """The first visitor asks the payment service, the second does not."""
+        address = f"/orders/{place_order().pk}/shipping/"
+
+        first, second = self.client.get(address), self.client.get(address)
+
+        self.assertContains(first, "11.40 €")
+        self.assertContains(first, "asked for just now", count=len(COUNTRIES))
+        self.assertNotContains(second, "asked for just now")
+        self.assertEqual(payments.stats().quotes, len(COUNTRIES))
+
+    async def test_the_page_is_served_by_an_asgi_server_too(self) -> None:
+        """The same view, on the server's own event loop."""
+        order = await sync_to_async(place_order)()
+
+        answer = await self.async_client.get(f"/orders/{order.pk}/shipping/")
+
+        self.assertContains(answer, "asked for just now", count=len(COUNTRIES))
+
+    def test_a_service_that_is_down_is_said_and_asked_again(self) -> None:
+        """The failure is not kept."""
+        address = f"/orders/{place_order().pk}/shipping/"
+
+        with override_settings(PAYMENT_URL=f"http://127.0.0.1:{services.free_port()}"):
+            down = self.client.get(address)
+        up = self.client.get(address)
+
+        self.assertContains(down, "There are no quotes", status_code=503)
+        self.assertContains(up, "asked for just now", count=len(COUNTRIES))
+
+    def test_an_order_that_is_not_there_has_no_quotes(self) -> None:
+        """As on its own page."""
+        self.assertEqual(self.client.get("/orders/1/shipping/").status_code, 404)

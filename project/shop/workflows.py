@@ -1,7 +1,9 @@
-"""The checkout. Run it as often as you like: a step that is done is not done again."""
+"""The shop's workflows. Run them as often as you like: a step that is done is not done again."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -20,6 +22,9 @@ deps = {
     "mark_paid": orders.mark_paid,
     "send_receipt": orders.send_receipt,
 }
+
+#: The labels of the checkout's steps, for those who want to show what is to come.
+CHECKOUT_STEPS = ("load order", "quote shipping", "reserve stock", "charge card", "mark paid", "send receipt")
 
 #: For when the payment service cannot be reached. A charge may be tried again, because it has an idempotency key.
 patiently = Retry(attempts=6, on=httpx.TransportError)
@@ -55,3 +60,34 @@ def start_checkout(order: Order) -> Run:
         order.run = checkout.delay(order_id=order.pk)
         order.save(update_fields=["run"])
     return order.run
+
+
+#: Where the shop could ship to.
+COUNTRIES = {
+    "DE": "Germany",
+    "DK": "Denmark",
+    "FI": "Finland",
+    "IS": "Iceland",
+    "NL": "Netherlands",
+    "NO": "Norway",
+    "SE": "Sweden",
+}
+
+
+@workflow("shipping quotes", deps={"quote_shipping": payments.aquote_shipping})
+async def shipping_quotes(step: Any, deps: Any, weight: int) -> dict[str, Decimal]:
+    """What it costs to ship so many grams to each country. All are asked for at the same time, and kept for a while."""
+    async with payments.aservice() as service:
+        prices = await step.map(
+            "quote shipping",
+            COUNTRIES,
+            lambda country: deps.quote_shipping(service, country, weight),
+            key=lambda country: quote_key(country, weight),
+            ttl=timedelta(minutes=1),
+            cache_errors=False,
+        )
+    return dict(zip(COUNTRIES, prices, strict=True))
+
+
+def quote_key(country: str, weight: int) -> str:
+    return f"{country}:{weight}"

@@ -74,6 +74,14 @@ def test_nonsense_is_a_bad_request(till: httpx.Client, body: bytes) -> None:
     assert till.get("/stats").json()["charge_requests"] == 0
 
 
+def test_it_can_take_its_time(tmp_path: Path) -> None:
+    """An answer comes after the pause."""
+    with services.payment_service(tmp_path, pause=0.3) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        answer = client.post("/quotes", json={"country": "DE", "weight": 1000})
+
+    assert answer.elapsed.total_seconds() >= 0.3
+
+
 def test_other_paths_are_not_found(till: httpx.Client) -> None:
     """There is nothing else to ask for."""
     assert till.get("/").status_code == 404

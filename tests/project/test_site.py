@@ -142,16 +142,21 @@ def test_serve_starts_everything_and_stops_it(tmp_path: Path) -> None:
             page = browser.get("/orders/1/")
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
             assert token
-            browser.post("/orders/1/checkout/", data={"csrfmiddlewaretoken": token[1]}).raise_for_status()
-            deadline = time.monotonic() + 20
-            while "succeeded" not in page.text and time.monotonic() < deadline:
-                page = browser.get("/orders/1/")
+            page = browser.post("/orders/1/checkout/", data={"csrfmiddlewaretoken": token[1]}).raise_for_status()
+            deadline = time.monotonic() + 60
+            status = browser.get(f"{page.url}status/").json()
+            while not status["finished"] and time.monotonic() < deadline:
+                time.sleep(0.1)
+                status = browser.get(f"{page.url}status/").json()
+            quotes = browser.get("/orders/1/shipping/")
         os.killpg(serve.pid, signal.SIGINT)
         assert serve.stdout
         rest = serve.stdout.read()
 
-    assert f"http://127.0.0.1:{port}/orders/" in where
-    assert "succeeded" in page.text, (tmp_path / "worker.log").read_text()
+    for address in ("/orders/", "/runs/", "/orders/1/shipping/", "/admin/"):
+        assert f"http://127.0.0.1:{port}{address}" in where
+    assert status["state"] == "succeeded", (tmp_path / "worker.log").read_text()
+    assert quotes.status_code == 200
     assert (serve.returncode, rest.strip()) == (0, "Everything is stopped.")
     assert services.is_free(port)
 
