@@ -24,7 +24,7 @@ demo: $(STAMP)  ## check out 200 orders on a Celery worker, twice, and show what
 serve: $(STAMP)  ## the example shop and its admin in the browser
 	@$(BIN)/python manage.py serve
 
-test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part of it)
+test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part, TEST_DATABASE=postgresql for another database)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report= --cov-fail-under=0 $(ARGS)
 

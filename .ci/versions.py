@@ -1,5 +1,6 @@
 """Run the tests on every supported pair of Python and Django, each in an environment of its own (.venv-*).
 
+One of them runs on PostgreSQL, the others on SQLite.
 A missing interpreter is named and left out, except where CI is set: there it is a failure.
 Names of cells as arguments run only these.
 """
@@ -33,6 +34,7 @@ class Cell:
     python: str
     requirements: tuple[str, ...]
     unpinned: frozenset[str] = frozenset()
+    database: str = "sqlite"
 
     @property
     def folder(self) -> Path:
@@ -63,7 +65,7 @@ CELLS = [
     Cell("oldest", "3.11", (*_oldest(), "redis>=5,<6"), frozenset(FAMILY)),
     Cell("py312-django6", "3.12", ("django>=6",)),
     Cell("py313-django52", "3.13", ("django==5.2.*",)),
-    Cell("py313-django6", "3.13", ("django>=6",)),
+    Cell("py313-django6-postgresql", "3.13", ("django>=6",), database="postgresql"),
 ]
 
 
@@ -75,7 +77,7 @@ def main(names: list[str]) -> int:
         return 2
     outcomes = {cell.name: _run(cell) for cell in CELLS if not names or cell.name in names}
     for name, outcome in outcomes.items():
-        print(f"{name:16} {outcome}")
+        print(f"{name:24} {outcome}")
     return int("failed" in outcomes.values() or (bool(os.environ.get("CI")) and "no interpreter" in outcomes.values()))
 
 
@@ -84,11 +86,13 @@ def _run(cell: Cell) -> str:
     if python is None:
         print(f"\n{cell.name}: Python {cell.python} is neither on the path nor under pyenv; left out.", flush=True)
         return "no interpreter"
-    print(f"\n{cell.name}: Python {cell.python}, {', '.join(cell.requirements)}", flush=True)
+    print(f"\n{cell.name}: Python {cell.python}, {', '.join(cell.requirements)}, {cell.database}", flush=True)
     if not _prepare(cell, python):
         return "failed"
     command = [cell.interpreter, "-m", "pytest", "-n", "2", "-q", "-m", "not browser", "-p", "no:cacheprovider"]
-    return "passed" if subprocess.run(command, cwd=ROOT, check=False).returncode == 0 else "failed"
+    environment = {**os.environ, "TEST_DATABASE": cell.database}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    return "passed" if done.returncode == 0 else "failed"
 
 
 def _find(version: str) -> str | None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from celery import Celery, current_app
 from django.core.cache import caches
 from django.core.management import call_command
 from hypothesis import HealthCheck
@@ -19,6 +20,8 @@ from redis import VERSION, Redis
 
 from stepflows.caches.keeper import keeper
 from tests import settings as site
+from tests.brokers import Broker
+from tests.postgres import end_other_sessions, running_postgres
 from tests.servers import CommandStats, Valkey, counted_commands, running_server
 
 #: Every backend that Django and django-redis ship and that keeps anything.
@@ -41,7 +44,7 @@ def chromium_path() -> str | None:
 
 def pytest_report_header() -> list[str]:
     browser = chromium_path() or "none: tests marked 'browser' are left out (install Chromium, or name it in CHROMIUM)"
-    return [f"chromium: {browser}"]
+    return [f"chromium: {browser}", f"database: {site.TEST_DATABASE}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -69,10 +72,24 @@ def django_db_modify_db_settings() -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(_folder: Path, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+def _database_server() -> Iterator[None]:
+    """The server of the database in the settings, unless that is a file or somebody else's."""
+    if not site.POSTGRES_IS_OURS:
+        yield
+        return
+    with running_postgres(int(site.DATABASES["default"]["PORT"])):
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    _folder: Path, _database_server: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
     """Migrate, and make the table of the database cache, which no migration makes."""
     with django_db_blocker.unblock():
         call_command("createcachetable", verbosity=0)
+        yield
+        end_other_sessions()
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +118,26 @@ def valkey(_valkey_server: Valkey) -> Valkey:
     """The Valkey server behind the aliases ``redis`` and ``django_redis``, empty."""
     _valkey_server.flush()
     return _valkey_server
+
+
+@pytest.fixture
+def broker(valkey: Valkey) -> Iterator[Broker]:
+    """The broker of the tests' Celery app, empty before and after."""
+    with Redis.from_url(site.BROKER_URL) as client:
+        client.flushdb()
+        yield Broker(client)
+        client.flushdb()
+
+
+@pytest.fixture
+def no_broker() -> Iterator[Celery]:
+    """The Celery app of this process, of a site whose broker is down."""
+    before = current_app._get_current_object()
+    app = Celery("down", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    app.set_current()
+    yield app
+    before.set_current()
+    app.close()
 
 
 @pytest.fixture

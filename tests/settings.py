@@ -5,20 +5,27 @@ the processes it starts through the environment, so that a Celery worker started
 the same caches. Nothing is created here: ``tests/conftest.py`` makes the folder and starts the server when a test asks.
 
 ``REDIS_URL`` names another server to use instead; each test process then takes two of its databases.
+
+The database is a file of SQLite. ``TEST_DATABASE=postgresql`` takes a PostgreSQL server of each test process's own in
+its place, and ``TEST_DATABASE=postgresql://user@host:port/name`` that very database, which tests make anew.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 REDIS_IS_OURS = "REDIS_URL" not in os.environ
+TEST_DATABASE = os.environ.get("TEST_DATABASE", "sqlite")
+POSTGRES_IS_OURS = TEST_DATABASE == "postgresql"
 
 
 def _folder() -> Path:
@@ -52,6 +59,49 @@ def _redis_url(offset: int) -> str:
     worker = int("".join(filter(str.isdigit, WORKER)) or 0)
     database = int(url.path.strip("/") or 0) + 2 * worker + offset
     return url._replace(path=f"/{database}").geturl()
+
+
+def _database() -> dict[str, Any]:
+    if TEST_DATABASE == "sqlite":
+        return _sqlite(str(FOLDER / "tests.sqlite3"))
+    return database_settings(_postgres_url() if POSTGRES_IS_OURS else TEST_DATABASE)
+
+
+def _sqlite(file: str) -> dict[str, Any]:
+    """A file, so that threads and worker processes see the same tables."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": file,
+        "TEST": {"NAME": file},
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    }
+
+
+def _postgres_url() -> str:
+    name = f"STEPFLOWS_TEST_POSTGRES_{WORKER}"
+    if name not in os.environ:
+        os.environ[name] = f"postgresql://postgres@127.0.0.1:{_free_port()}/stepflows"
+    return os.environ[name]
+
+
+def database_settings(address: str) -> dict[str, Any]:
+    """The entry of ``DATABASES`` for the PostgreSQL database of that address, in the tests and in their processes."""
+    url = urlsplit(address)
+    name = url.path.strip("/")
+    if url.scheme != "postgresql" or not name:
+        raise ValueError(
+            f"TEST_DATABASE is {address!r}, which names no database: "
+            f"set it to 'sqlite', 'postgresql' or 'postgresql://user@host:port/name'."
+        )
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": url.hostname or "",
+        "PORT": str(url.port or ""),
+        "USER": unquote(url.username or ""),
+        "PASSWORD": unquote(url.password or ""),
+        "NAME": name,
+        "TEST": {"NAME": name},
+    }
 
 
 FOLDER = _folder()
@@ -100,16 +150,7 @@ TEMPLATES = [
     }
 ]
 
-# A file, so that threads and worker processes see the same tables.
-DATABASE = str(FOLDER / "tests.sqlite3")
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DATABASE,
-        "TEST": {"NAME": DATABASE},
-        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
-    }
-}
+DATABASES = {"default": _database()}
 
 _PLENTY = {"MAX_ENTRIES": 1_000_000}
 CACHES = {
@@ -134,3 +175,5 @@ CACHES = {
 }
 
 CELERY_BROKER_URL = BROKER_URL
+#: For worker processes that are to have a quicker heart.
+STEPFLOWS = json.loads(os.environ.get("TEST_STEPFLOWS", "{}"))

@@ -1,5 +1,6 @@
 """Rows of runs: what they say, and waiting for them."""
 
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,6 +15,7 @@ from django.utils import timezone
 from stepflows import DamagedEntry, Err, FailedStep, InvalidUse, Ok, dumps, workflow
 from stepflows.models import CachedStep, Run
 from stepflows.registry import registry
+from tests.plans import plan
 
 pytestmark = pytest.mark.django_db
 
@@ -131,10 +133,11 @@ def test_the_newest_run_comes_first():
 )
 def test_lists_of_runs_are_read_from_an_index(question):
     """No list that is shown has the database sort the whole table."""
-    plan = question[:100].explain()
+    found = plan(question[:100])
 
-    assert "USING INDEX stepflows_run_" in plan
-    assert "TEMP B-TREE" not in plan
+    assert re.search("USING (INDEX )?stepflows_run_", found, re.IGNORECASE)
+    assert "sort" not in found.lower()
+    assert "TEMP B-TREE" not in found
 
 
 @pytest.mark.django_db(transaction=True)

@@ -20,6 +20,7 @@ from stepflows.recovery import Recovered, Watch, resume_runs
 from stepflows.runs import perform
 from stepflows.tasks import resume_runs as task
 from tests.flows.workflows import order
+from tests.plans import plan
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -164,7 +165,7 @@ def test_more_than_one_batch_is_brought_back(broker, monkeypatch):
 
 def test_what_is_due_is_read_from_an_index():
     """However many runs are finished."""
-    assert "stepflows_run_due" in Run.objects.due()[:500].explain()
+    assert "stepflows_run_due" in plan(Run.objects.due()[:500])
 
 
 @pytest.mark.parametrize("retention", [timedelta(days=2), 2 * 86400])

@@ -463,17 +463,20 @@ def test_a_cache_that_swallows_its_errors_is_unavailable(call):
         call(backend_of(Mute("mute", {})), "a")
 
 
+READ_ONLY = {"sqlite": "PRAGMA query_only", "postgresql": "SET default_transaction_read_only"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_database_that_takes_no_leases_is_unavailable(table):
     """The message has the database's reason."""
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA query_only = ON")
+        cursor.execute(f"{READ_ONLY[connection.vendor]} = ON")
     try:
-        with pytest.raises(CacheUnavailable, match="'database' failed to take a lease.*readonly"):
+        with pytest.raises(CacheUnavailable, match="'database' failed to take a lease.*read-?only"):
             claim(table, "a")
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("PRAGMA query_only = OFF")
+            cursor.execute(f"{READ_ONLY[connection.vendor]} = OFF")
 
 
 def test_a_folder_that_was_deleted():

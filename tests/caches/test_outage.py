@@ -44,6 +44,7 @@ LISTING_CALLS = {
     "scopes": lambda steps: steps.backend.scopes(),
     "names of all": lambda steps: steps.backend.names(prefix="user:"),
     "walk": lambda steps: list(steps.backend.walk()),
+    "survey": lambda steps: steps.backend.survey(),
 }
 
 
@@ -102,21 +103,33 @@ def test_a_table_that_is_missing(call, settings):
         call(StepCache("down"))
 
 
+#: How the table of the cache is made to take no new rows, and to take them again.
+REFUSAL = {
+    "sqlite": (
+        "CREATE TRIGGER refuse BEFORE INSERT ON stepflows_cache BEGIN SELECT RAISE(ABORT, 'read only'); END",
+        "DROP TRIGGER refuse",
+    ),
+    "postgresql": (
+        "ALTER TABLE stepflows_cache ADD CONSTRAINT refuse CHECK (false) NOT VALID",
+        "ALTER TABLE stepflows_cache DROP CONSTRAINT refuse",
+    ),
+}
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("replace", [True, False])
 def test_a_database_that_refuses_silently(replace):
     """Django's database cache swallows the error of a write; it is reported all the same."""
     steps = StepCache("database")
+    refuse, accept = REFUSAL[connection.vendor]
     with connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TRIGGER refuse BEFORE INSERT ON stepflows_cache BEGIN SELECT RAISE(ABORT, 'read only'); END"
-        )
+        cursor.execute(refuse)
     try:
         with pytest.raises(CacheUnavailable, match="did not store an entry"):
             store(steps, "user:1", Ok(1), replace=replace)
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("DROP TRIGGER refuse")
+            cursor.execute(accept)
 
 
 class Fickle(LocMemCache):
