@@ -10,7 +10,7 @@ from django.core import checks
 from django.utils.module_loading import autodiscover_modules, import_string
 from django.utils.translation import gettext_lazy as _
 
-from stepflows.checks import check_caches, check_settings
+from stepflows import checks as own
 from stepflows.registry import registry
 
 __all__ = ["StepflowsConfig"]
@@ -24,8 +24,13 @@ class StepflowsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        checks.register(check_settings)
-        checks.register(check_caches, checks.Tags.caches)
+        for check in (own.check_settings, own.check_celery, own.check_workflows):
+            checks.register(check, "stepflows")
+        checks.register(own.check_caches, "stepflows", checks.Tags.caches)
+        # They ask a server, or are about what is fine as long as nobody depends on it.
+        checks.register(own.check_eviction, "stepflows", checks.Tags.caches, deploy=True)
+        checks.register(own.check_eager, "stepflows", deploy=True)
+        checks.register(own.check_database, "stepflows", deploy=True)
         # Models cannot be imported before; and whoever sends a run has to know the task.
         registry.dispatcher = import_string("stepflows.dispatch.enqueue")
         import_module("stepflows.tasks")

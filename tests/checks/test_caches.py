@@ -1,18 +1,15 @@
-"""What manage.py check reports, and what it leaves alone."""
+"""Caches that forget, that nobody shares, or that promise too little."""
 
 from __future__ import annotations
 
 import re
-from io import StringIO
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.management import call_command
-from django.core.management.base import SystemCheckError
 
 from stepflows import workflow
-from stepflows.checks import check_caches, check_settings
-from stepflows.registry import registry
+from stepflows.checks import check_caches
+from tests.checks.bodies import ids
 
 SHARED = {
     "BACKEND": "django_redis.cache.RedisCache",
@@ -20,17 +17,7 @@ SHARED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_workflows(monkeypatch):
-    """Only those that a test registers itself."""
-    monkeypatch.setattr(registry, "_workflows", {})
-
-
-def ids(messages):
-    return [message.id for message in messages]
-
-
-def test_good_settings_are_left_alone(settings):
+def test_good_caches_are_left_alone(settings):
     """A shared cache that keeps everything, and mappings, which are nobody's settings."""
     settings.CACHES = {"default": SHARED}
     settings.STEPFLOWS = {"CACHE": "default"}
@@ -38,24 +25,7 @@ def test_good_settings_are_left_alone(settings):
     @workflow("kept", cache={})
     def kept(step, deps): ...
 
-    assert check_settings() == []
     assert check_caches() == []
-
-
-@pytest.mark.parametrize("given", [{"CASHE": "default"}, {"LEASE": -1}, "default"])
-def test_a_wrong_setting_is_an_error(settings, given):
-    """With its name; the caches are looked at once the settings are right."""
-    settings.STEPFLOWS = given
-    assert ids(check_settings()) == ["stepflows.E001"]
-    assert check_caches() == []
-
-
-@pytest.mark.django_db
-def test_the_command_reports_it(settings):
-    """The checks are registered."""
-    settings.STEPFLOWS = {"CASHE": "default", "CACHE": "default"}
-    with pytest.raises(SystemCheckError, match=r"stepflows\.E001.*Did you mean 'CACHE'"):
-        call_command("check", stderr=StringIO())
 
 
 def test_an_unknown_alias_is_an_error_that_names_its_user(settings):
@@ -106,7 +76,7 @@ class Unknown(LocMemCache):
         ("django.core.cache.backends.filebased.FileBasedCache", "FileBasedCache.*network file system", "one machine"),
         ("django.core.cache.backends.memcached.PyMemcacheCache", "PyMemcacheCache.*evicts.*run again", "django-redis"),
         ("django.core.cache.backends.memcached.PyLibMCCache", "PyLibMCCache.*cannot list", "django-redis"),
-        ("tests.test_checks.Unknown", "Unknown.*own serializer.*add", "Django ships"),
+        ("tests.checks.test_caches.Unknown", "Unknown.*own serializer.*add", "Django ships"),
     ],
 )
 def test_a_cache_that_promises_too_little_is_a_warning(settings, tmp_path, backend, problem, remedy):

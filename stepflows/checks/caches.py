@@ -1,13 +1,4 @@
-"""What ``manage.py check`` says about settings and caches that would bite.
-
-======================  ======================================================================
-``stepflows.E001``      a setting of ``STEPFLOWS`` is unknown or impossible
-``stepflows.E002``      the alias of a cache that is used is not in ``CACHES``
-``stepflows.W001``      a cache that lives in one process is shared by no worker
-``stepflows.W002``      a cache throws entries away when it is full (``MAX_ENTRIES``)
-``stepflows.W003``      a cache cannot promise that a step runs once, or that its entry stays
-======================  ======================================================================
-"""
+"""The caches that workflows use."""
 
 from __future__ import annotations
 
@@ -24,16 +15,16 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.checks import CheckMessage, Error, Warning
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from stepflows import conf
 from stepflows.caches import StepCache, backend_for
 from stepflows.caches.django import BaseCacheBackend
 from stepflows.caches.files import FileBackend
+from stepflows.checks.settings import check_settings
 from stepflows.registry import registry
 
-__all__ = ["check_caches", "check_settings"]
+__all__ = ["aliases", "check_caches"]
 
 #: A cache that holds this many entries before it throws some away is taken for large enough.
 _PLENTY: Final = 1_000_000
@@ -65,28 +56,20 @@ _WEAK: Final[dict[type, _Weakness]] = {
 }
 
 
-def check_settings(**_: Any) -> list[CheckMessage]:
-    """The ``STEPFLOWS`` dict itself."""
-    try:
-        return [Error(problem, id="stepflows.E001") for problem in conf.problems()]
-    except ImproperlyConfigured as error:
-        return [Error(str(error), id="stepflows.E001")]
-
-
 def check_caches(**_: Any) -> list[CheckMessage]:
     """The caches that registered workflows and ``StepCache()`` use."""
+    return [message for alias, user in aliases().items() for message in _check_alias(alias, user)]
+
+
+def aliases() -> dict[str, str]:
+    """The aliases in use, and what uses each; none while the settings are wrong."""
     if check_settings():
-        return []
-    return [message for alias, users in _aliases().items() for message in _check_alias(alias, users)]
-
-
-def _aliases() -> dict[str, str]:
-    """The aliases in use, and what uses each."""
-    aliases = {conf.settings().CACHE: "STEPFLOWS['CACHE']"}
+        return {}
+    used = {conf.settings().CACHE: "STEPFLOWS['CACHE']"}
     for workflow in registry.all():
         if isinstance(workflow.cache, StepCache) and isinstance(workflow.cache.alias, str):
-            aliases.setdefault(workflow.cache.alias, f"workflow {workflow.name!r}")
-    return aliases
+            used.setdefault(workflow.cache.alias, f"workflow {workflow.name!r}")
+    return used
 
 
 def _check_alias(alias: str, user: str) -> Iterator[CheckMessage]:
