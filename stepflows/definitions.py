@@ -331,16 +331,17 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
             return wait_for(self._arun(self.body, args, kwargs, **options))  # type: ignore[no-any-return]
         return self._run(self.body, args, kwargs, **options)
 
-    def forget_errors(self, keys: Sequence[str]) -> None:
-        """Remove from the cache those of these keys under which a failure is stored.
+    def forget(self, keys: Sequence[str], *, errors_only: bool = False) -> None:
+        """Remove what is cached under these keys, or of that only the failures.
 
         Raises :exc:`~stepflows.errors.CacheUnavailable`.
         """
         cache = self._cache
         if cache is None or not keys:
             return
-        for key, found in zip(keys, cache.load_many(keys), strict=True):
-            if isinstance(found, Err):
+        found = cache.load_many(keys) if errors_only else [None] * len(keys)
+        for key, each in zip(keys, found, strict=True):
+            if not errors_only or isinstance(each, Err):
                 cache.delete(key)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Run:

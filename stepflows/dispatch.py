@@ -56,7 +56,7 @@ def _row(given: dict[str, Any]) -> Run:
     if "eta" in given:
         start = max(0, (given["eta"] - timezone.now()).total_seconds())
     where = {"queue": given.pop("queue", ""), "priority": given.pop("priority", None)}
-    return Run(sent=1, due_at=from_now(start + Run.grace()), **where)
+    return Run(due_at=from_now(start + Run.grace()), **where)
 
 
 def _written(where: str, run_id: UUID | None, run: Run) -> Run:

@@ -28,6 +28,9 @@ _LOOK: Final = 3.0
 #: In the cache while somebody looks; seconds after which it ends if that one dies.
 _TURN: Final = ("stepflows:resume_runs", 10)
 _BATCH: Final = 500
+#: At most so many messages a second are sent again, however many runs wait: most of them wait because the workers are
+#: busy, and only the others because their message was lost.
+_RATE: Final = 10
 
 
 class Recovered(NamedTuple):
@@ -53,22 +56,23 @@ def resume_runs() -> Recovered:
     Many may look at the same time: each run is brought back by one of them.
     """
     done = Counter[str | None]()
+    pause = max(Run.grace(), _runs().filter(state=Run.State.QUEUED).count() / _RATE)
     more = True
     while more:
         found = list(_runs().due().defer("arguments", "outcome")[:_BATCH])
         before = done.total()
         try:
-            done.update(filter(None, map(_recover, found)))
+            done.update(filter(None, (_recover(run, pause) for run in found)))
         except _NotSent:
             break
         more = len(found) == _BATCH and done.total() > before
     return Recovered(done["resumed"], done["sent"], done["given_up"], _remove_old())
 
 
-def _recover(run: Run) -> str | None:
+def _recover(run: Run, pause: float) -> str | None:
     """What was done about it; nothing if somebody else was faster."""
     if run.state == Run.State.QUEUED:
-        return _resend(run)
+        return _resend(run, pause)
     if run.attempts >= conf.settings().MAX_ATTEMPTS:
         return "given_up" if _give_up(run) else None
     worker, reason = run.worker, f"not heard of for {run.life():g} s"
@@ -78,8 +82,8 @@ def _recover(run: Run) -> str | None:
     return "resumed"
 
 
-def _resend(run: Run) -> str | None:
-    sent = run.resend()
+def _resend(run: Run, pause: float) -> str | None:
+    sent = run.resend(pause)
     if sent is False:
         raise _NotSent
     return "sent" if sent else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,10 +17,12 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from stepflows import conf
 from stepflows.caches import dumps
+from stepflows.definitions import RegisteredWorkflow
+from stepflows.engine.calls import is_async
 from stepflows.engine.cancellation import Cancellation
 from stepflows.engine.context import logger
 from stepflows.engine.policy import is_interrupt
-from stepflows.errors import DamagedEntry, NotCacheable, RunLost
+from stepflows.errors import DamagedEntry, InvalidUse, NotCacheable, RunLost
 from stepflows.heartbeat import heartbeat
 from stepflows.models import Run
 from stepflows.models.run import from_now
@@ -128,6 +131,7 @@ class _Attempt:
         run = self._run
         try:
             workflow = registry.get(run.workflow)
+            _check_threads(workflow)
             args, kwargs = _arguments(run)
             return workflow.execute(
                 args,
@@ -178,19 +182,30 @@ class _Attempt:
 
 def _claim(run_id: UUID | str, worker: str) -> Run | None:
     """Take the run, by a statement that only one of many can win."""
-    rows = Run.objects.using(router.db_for_write(Run)).filter(pk=run_id, state=Run.State.QUEUED)
-    run = rows.defer("outcome", "failed_step", "steps").first()
-    taken = run is not None and run.hand_over(
+    try:
+        run = Run.objects.using(router.db_for_write(Run)).get(pk=run_id, state=Run.State.QUEUED)
+    except Run.DoesNotExist:
+        run = None
+    if run and run.hand_over(
         state=Run.State.RUNNING,
         attempts=run.attempts + 1,
         worker=worker[:200],
         started_at=timezone.now(),
         due_at=from_now(run.life()),
-    )
-    if not taken:
-        logger.info("Run %s is not queued (any more); this message has nothing to do", run_id)
-        return None
-    return run
+    ):
+        return run
+    logger.info("Run %s is not queued (any more); this message has nothing to do", run_id)
+    return None
+
+
+def _check_threads(workflow: RegisteredWorkflow[...]) -> None:
+    """Greenlets share a thread, and what runs an event loop in one of them keeps Django's database from all."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if is_async(workflow.body) and gevent and gevent.is_module_patched("threading"):
+        raise InvalidUse(
+            f"Workflow {workflow.name!r} has an async body, which cannot run on a worker with the gevent pool. Write "
+            "it as a sync one, or use the pool prefork or threads for its queue."
+        )
 
 
 def _arguments(run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, Final
 
 from stepflows.engine.events import Event
+from stepflows.engine.policy import is_failure, is_interrupt
 
 __all__ = ["EXECUTED", "REPLAYED", "StepLog"]
 
@@ -78,7 +79,7 @@ class StepLog:
             outcome = "replayed_error" if not event.ok else "waited" if beginning else "cached"
             self._ended.append(self._entry(event, outcome, waited))
         else:
-            self._ended.append(self._entry(event, outcome, event.duration or 0.0))
+            self._ended.append(self._entry(event, _ended(event, outcome), event.duration or 0.0))
         self.length += 1
 
     def _entry(self, event: Event, outcome: str, seconds: float = 0.0) -> dict[str, Any]:
@@ -91,3 +92,10 @@ class StepLog:
             "duration": round(max(0.0, seconds), 6),
             "attempt": event.attempt,
         }
+
+
+def _ended(event: Event, outcome: str) -> str:
+    """A step that was torn apart by the end of its run or its process has not failed."""
+    error = event.error
+    torn = isinstance(error, BaseException) and (is_interrupt(error) or not is_failure(error))
+    return "interrupted" if torn else outcome

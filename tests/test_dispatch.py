@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from celery import Celery, current_app
+from celery import current_app
 from django.contrib.auth.models import User
 from django.db import connections, transaction
 

@@ -60,6 +60,7 @@ def test_a_run_that_was_lost_with_its_worker_is_queued_again(broker):
     assert (run.state, run.epoch, run.attempts, run.worker, run.started_at) == ("queued", 4, 1, "", None)
     assert (run.steps, run.executed, run.known_keys) == ([], 0, ["a", "b"])
     [attempt] = run.history
+    assert [each["outcome"] for each in attempt["steps"]] == ["executed", "interrupted"]
     assert (attempt["worker"], attempt["reason"]) == ("gone", "not heard of for 25 s")
 
 
@@ -87,8 +88,8 @@ def test_a_run_that_is_heard_of_is_left_alone(broker):
 
 
 def test_a_run_that_nobody_has_taken_is_sent_again(broker):
-    """To the queue and with the priority that it was given; and later each time, for workers may just be busy."""
-    run = a_run(queue="slow", priority=3, sent=1)
+    """To the queue and with the priority that it was given; and once more after the same time."""
+    run = a_run(queue="slow", priority=3)
 
     assert resume_runs() == Recovered(sent=1)
     assert resume_runs() == Recovered()
@@ -96,28 +97,28 @@ def test_a_run_that_nobody_has_taken_is_sent_again(broker):
     [message] = broker.messages("slow")
     assert message.properties["priority"] == 3
     run.refresh_from_db()
-    assert (run.state, run.sent) == ("queued", 2)
-    assert 55 < seconds_until_due(run) <= 60
+    assert run.state == "queued"
+    assert 25 < seconds_until_due(run) <= 30
 
 
-def test_the_pauses_between_two_messages_have_an_end(broker):
-    """They double up to ten minutes."""
-    run = a_run(sent=30)
+def test_while_many_wait_each_is_sent_again_more_seldom(broker, monkeypatch):
+    """Most of them wait because the workers are busy, who would be busier with messages that are sent in vain."""
+    monkeypatch.setattr(recovery, "_RATE", 0.05)
+    runs = [a_run() for _ in range(4)]
 
-    resume_runs()
+    assert resume_runs() == Recovered(sent=4)
 
-    assert 590 < seconds_until_due(run) <= 600
+    assert all(75 < seconds_until_due(run) <= 80 for run in runs)
 
 
-def test_while_the_broker_is_away_nothing_is_counted(no_broker, caplog):
-    """The look ends at the first that cannot be sent, and its pause does not grow: then all go out soon."""
-    runs = [a_run(sent=1), a_run(sent=1)]
+def test_while_the_broker_is_away_nobody_is_tried_in_vain(no_broker, caplog):
+    """The look ends at the first that cannot be sent; the next look begins with the others."""
+    first, second = a_run(), a_run()
 
     assert resume_runs() == Recovered()
 
-    assert {run.sent for run in Run.objects.all()} == {1}
-    assert 25 < max(seconds_until_due(run) for run in runs) <= 30
     assert len(caplog.records) == 1
+    assert sorted(seconds_until_due(run) > 0 for run in (first, second)) == [False, True]
 
 
 def test_a_run_that_is_lost_every_time_is_given_up(broker, settings):

@@ -1,6 +1,10 @@
 """What a run's row keeps of its steps."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from stepflows.engine.events import Event
 from stepflows.steplog import StepLog
@@ -100,3 +104,14 @@ def test_steps_without_a_key_are_told_apart_by_their_number():
     log = told(*[("step_start", 1, step)] * 3, ("step_success", 2, {**step, "duration": 1.0}))
 
     assert [each["outcome"] for each in log.steps] == ["executed", "running", "running"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(), SoftTimeLimitExceeded()], ids=repr)
+def test_a_step_that_was_torn_apart_has_not_failed(error):
+    """A run that was called off, a process that ended, a time limit: none says anything about the step."""
+    step = {"label": "a", "key": "a"}
+
+    log = told(("step_start", 1, step), ("step_error", 2, {**step, "duration": 1.0, "error": error, "ok": False}))
+
+    assert [each["outcome"] for each in log.steps] == ["interrupted"]
+    assert log.counts() == {"executed": 0, "cached": 0}

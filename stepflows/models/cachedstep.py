@@ -26,7 +26,8 @@ class CachedStep(models.Model):
     version = models.CharField(_("version"), max_length=200, blank=True)
     key = models.CharField(_("key"), max_length=200)
     label = models.CharField(_("label"), max_length=200)
-    ok = models.BooleanField(_("succeeded"))
+    #: ``None`` where the entry is damaged.
+    ok = models.BooleanField(_("succeeded"), null=True)
     stored_at = models.DateTimeField(_("stored"), null=True)
     expires_at = models.DateTimeField(_("expires"), null=True)
     #: Seconds.

@@ -31,10 +31,8 @@ _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.25
 #: Heartbeats after which a run that is not heard of is taken for lost.
 _LIFE: Final = 2.5
-#: Heartbeats until a message that nobody has taken is sent again; twice as many each time, because the workers may
-#: just be busy. And the longest pause.
+#: Heartbeats until a message that nobody has taken is sent again.
 _GRACE: Final = 3.0
-_LONGEST_GRACE: Final = 60.0
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -73,8 +71,6 @@ class Run(models.Model):
     worker = models.CharField(_("worker"), max_length=200, blank=True, default="")
     queue = models.CharField(_("queue"), max_length=200, blank=True, default="")
     priority = models.PositiveSmallIntegerField(_("priority"), null=True, blank=True)
-    #: How often its message was sent since it is queued.
-    sent = models.PositiveSmallIntegerField(_("sent"), default=0, editable=False)
     #: When somebody has to look after it unless it is heard of before, by the clock of the database, which all workers
     #: share: queued for too long, or running without a heartbeat. Nobody has to once it is finished.
     due_at = models.DateTimeField(_("due"), null=True, blank=True, editable=False)
@@ -89,8 +85,8 @@ class Run(models.Model):
     executed = models.PositiveIntegerField(_("executed"), default=0)
     cached = models.PositiveIntegerField(_("cached"), default=0)
     #: Those of the latest attempt in the order in which they ended, then those that are under way; each a dict of
-    #: label, key, outcome (executed, cached, waited, error, replayed_error, running), offset (seconds from the start),
-    #: duration (seconds) and attempt.
+    #: label, key, outcome (executed, cached, waited, error, replayed_error, interrupted, running), offset (seconds from
+    #: the start), duration (seconds) and attempt.
     steps = models.JSONField(_("steps"), default=list, blank=True)
     #: Earlier attempts, each a dict of worker, started_at, ended_at, reason (why it ended) and steps.
     history = models.JSONField(_("history"), default=list, blank=True)
@@ -204,8 +200,23 @@ class Run(models.Model):
         if self._read().state not in (self.State.FAILED, self.State.CANCELLED):
             return False
         failed = [step["key"] for step in self.steps if step["key"] and step["outcome"] in ("error", "replayed_error")]
-        registry.get(self.workflow).forget_errors(failed)
+        registry.get(self.workflow).forget(failed, errors_only=True)
         return self.resume()
+
+    def run_again(self, keys: Sequence[str]) -> bool:
+        """Have a worker go through a finished run once more, and say whether it was finished.
+
+        What is cached under these keys is removed first, so those steps run again; whatever else is cached stands.
+        Raises :exc:`~stepflows.errors.CacheUnavailable`, and :exc:`~stepflows.errors.UnknownWorkflow` when its workflow
+        is not registered here.
+        """
+        if not self._read().finished:
+            return False
+        registry.get(self.workflow).forget(keys)
+        while self._read().finished:
+            if self.requeue(self.state, attempts=0):
+                return True
+        return False
 
     # What workers do with it.
 
@@ -235,22 +246,20 @@ class Run(models.Model):
         fields: dict[str, Any] = dict.fromkeys(("started_at", "finished_at", "outcome", "failed_step"))
         history = self.history if self.started_at is None else [*self.history, self._attempt(reason)]
         fields |= {"state": self.State.QUEUED, "attempts": attempts, "worker": "", "history": history, "steps": []}
-        fields |= {"executed": 0, "cached": 0, "sent": 1, "due_at": from_now(self.grace())}
+        fields |= {"executed": 0, "cached": 0, "due_at": from_now(self.grace())}
         if not self.hand_over(**fields):
             return False
         self.publish_on_commit()
         return True
 
-    def resend(self) -> bool | None:
-        """Send the message of a queued run once more; whether that could be done, ``None`` if it is not its turn."""
-        pause = min(self.grace() * 2**self.sent, _LONGEST_GRACE * conf.settings().HEARTBEAT)
-        if not self.hand_over(sent=self.sent + 1, due_at=from_now(pause)):
+    def resend(self, pause: float) -> bool | None:
+        """Send the message of a queued run once more, and not again for ``pause`` seconds.
+
+        Whether the broker took it; ``None`` if the run was not this object's to send any more.
+        """
+        if not self.hand_over(due_at=from_now(pause)):
             return None
-        if self.publish():
-            return True
-        # It does not count: when the broker is back, nobody should have to wait for long.
-        self.hand_over(sent=self.sent - 1, due_at=from_now(self.grace()))
-        return False
+        return self.publish()
 
     def publish_on_commit(self, **when: Any) -> None:
         """Send the message as soon as the row can be seen; Celery is told the ``eta`` or ``countdown`` too."""
@@ -301,12 +310,14 @@ class Run(models.Model):
     def _attempt(self, reason: str) -> dict[str, Any]:
         """The latest attempt as history keeps it; what an earlier one had already is left out."""
         known = set(self.known_keys)
+        steps = [step for step in self.steps if step["outcome"] != "cached" or step["key"] not in known]
         return {
             "worker": self.worker,
             "started_at": self.started_at and self.started_at.isoformat(),
             "ended_at": timezone.now().isoformat(),
             "reason": reason,
-            "steps": [step for step in self.steps if step["outcome"] != "cached" or step["key"] not in known],
+            # What was under way has not ended.
+            "steps": [step | {"outcome": "interrupted"} if step["outcome"] == "running" else step for step in steps],
         }
 
     def _arguments(self) -> Any:

@@ -20,6 +20,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 import django
 import redis
+from django.utils.module_loading import import_string
 from redis import Redis
 from rich.console import Console
 
@@ -37,8 +38,8 @@ class Section(NamedTuple):
 
 
 def main() -> None:
-    options = _options()
     django.setup()
+    options = _options()
     console = Console()
     if not console.is_terminal:
         console.width = 140
@@ -70,6 +71,8 @@ def _sections(keys: int) -> dict[str, Section]:
         "codec": Section(codec.tables),
         "memory": Section(memory.tables),
         "index": Section(partial(index.tables, keys=keys), pinned=False),
+        # It knows the models, which cannot be imported before Django is set up.
+        "runs": Section(import_string("tests.benchmarks.runs.tables"), pinned=False),
     }
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepflows import Err, workflow
+from tests.flows import gated as gated  # noqa: PLC0414 - registers its workflows too
+from tests.flows import kills as kills  # noqa: PLC0414 - registers its workflow too
 from tests.flows.notes import note, notes
 
 CACHE = "django_redis"
