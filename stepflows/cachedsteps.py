@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -17,12 +18,14 @@ from django.utils.translation import gettext as _
 
 from stepflows import conf
 from stepflows.caches import StepCache, backend_for
+from stepflows.caches.backend import Survey
 from stepflows.caches.codec import Head, Truncated, current_codec
-from stepflows.caches.names import Name, namespace_of
+from stepflows.caches.names import Name, is_version_of, namespace_of, scope_of
 from stepflows.engine.cache import Damaged
 from stepflows.registry import registry
 
 __all__ = [
+    "Listing",
     "Place",
     "Selection",
     "aliases_in_use",
@@ -36,6 +39,8 @@ __all__ = [
 
 # What most heads fit in; those of long keys are read again.
 _HEAD_BYTES: Final = 512
+# Removing more keeps the server's other clients waiting for longer, and is hardly quicker.
+_REMOVED_AT_ONCE: Final = 250
 
 
 class Place(NamedTuple):
@@ -62,6 +67,25 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A page of a selection, and what is told around it."""
+
+    #: How many entries each workflow has in these aliases, sorted by name.
+    sizes: dict[str, int]
+    #: How many entries were selected; the places of some of them, and what the first bytes of each say.
+    count: int
+    places: list[Place]
+    heads: list[Head | Damaged | None]
+    #: The aliases that have lost their list of what they hold, so that some of it is missing here.
+    lost: list[str]
+
+    @property
+    def total(self) -> int:
+        """How many entries there are, selected or not."""
+        return sum(self.sizes.values())
+
+
+@dataclass(frozen=True)
 class Selection:
     """Entries of these aliases: of one workflow (in all its versions) or of all, whose key has the prefix.
 
@@ -78,6 +102,22 @@ class Selection:
     def count(self) -> int:
         """How many entries there were when this was first asked."""
         return sum(backend_for(alias).count(scope, self.prefix) for alias, scope in self._parts)
+
+    def listing(self, start: int, limit: int) -> Listing:
+        """A page of that many entries, after leaving out the first ``start``. It asks each server twice at the most."""
+        sizes: Counter[str] = Counter()
+        found: list[tuple[Place, bytes | None]] = []
+        count, lost = 0, []
+        for alias in self.aliases:
+            survey = self._survey(alias, max(0, start - count), limit - len(found))
+            found += zip((Place(alias, name) for name in survey.names), survey.heads, strict=True)
+            count += survey.matching
+            lost += [] if survey.is_complete else [alias]
+            for scope, size in survey.sizes.items():
+                sizes[workflow_of(scope)] += size
+        places = [place for place, _ in found]
+        heads = _whole(places, _read(data for _, data in found))
+        return Listing(dict(sorted(sizes.items())), count, places, heads, lost)
 
     @property
     def workflows(self) -> list[str]:
@@ -101,7 +141,7 @@ class Selection:
     def walk(self) -> Iterator[list[Place]]:
         """All of them in batches. They may be removed on the way."""
         for alias, scope in self._parts:
-            for names in backend_for(alias).walk(scope, self.prefix):
+            for names in backend_for(alias).walk(scope, self.prefix, _REMOVED_AT_ONCE):
                 yield [Place(alias, name) for name in names]
 
     def __str__(self) -> str:
@@ -111,6 +151,19 @@ class Selection:
             *(_("cache “%(alias)s”") % {"alias": alias} for alias in self.aliases),
         ]
         return ", ".join(filter(None, parts))
+
+    def _survey(self, alias: str, start: int, limit: int) -> Survey:
+        backend = backend_for(alias)
+        plain = None if self.workflow is None else scope_of(self.workflow)
+        survey = backend.survey(plain, self.prefix, start, limit, _HEAD_BYTES)
+        if plain is None or all(
+            (workflow_of(each) == self.workflow) == is_version_of(each, plain) for each in survey.sizes
+        ):
+            return survey
+        # What can be shown of some workflow's name is this name, and so it goes with it.
+        alone = replace(self, aliases=(alias,))
+        names = [place.name for place in alone.page(start, start + limit)]
+        return survey._replace(matching=alone.count, names=names, heads=backend.heads(names, _HEAD_BYTES))
 
     @cached_property
     def _parts(self) -> list[tuple[str, str | None]]:
@@ -156,23 +209,28 @@ def remove(places: Iterable[Place]) -> int:
 
 def heads(places: Sequence[Place]) -> list[Head | Damaged | None]:
     """What the first bytes of each entry say, in the order asked; ``None`` for one that is gone or expired."""
-    found = _heads(places, _HEAD_BYTES)
-    long = {position: head.size for position, head in enumerate(found) if isinstance(head, Truncated)}
-    if long:
-        whole = _heads([places[position] for position in long], max(long.values()))
-        for position, head in zip(long, whole, strict=True):
-            found[position] = head
-    return found
+    return _whole(places, _read(_heads(places, _HEAD_BYTES)))
 
 
-def _heads(places: Sequence[Place], size: int) -> list[Head | Damaged | None]:
-    codec, now = current_codec(), time.time()
-    found: list[Head | Damaged | None] = []
+def _heads(places: Sequence[Place], size: int) -> Iterator[bytes | None]:
     for alias, group in groupby(places, key=lambda place: place.alias):
-        for data in backend_for(alias).heads([place.name for place in group], size):
-            head = None if data is None else codec.head(data)
-            found.append(None if isinstance(head, Head) and head.stamp.expired(now) else head)
-    return found
+        yield from backend_for(alias).heads([place.name for place in group], size)
+
+
+def _read(heads: Iterable[bytes | None]) -> list[Head | Damaged | None]:
+    codec, now = current_codec(), time.time()
+    found = [None if data is None else codec.head(data) for data in heads]
+    return [None if isinstance(head, Head) and head.stamp.expired(now) else head for head in found]
+
+
+def _whole(places: Sequence[Place], found: list[Head | Damaged | None]) -> list[Head | Damaged | None]:
+    """The same, once those that are longer than others were read again."""
+    long = {position: head.size for position, head in enumerate(found) if isinstance(head, Truncated)}
+    if not long:
+        return found
+    again = _read(_heads([places[position] for position in long], max(long.values())))
+    whole = dict(zip(long, again, strict=True))
+    return [whole.get(position, head) for position, head in enumerate(found)]
 
 
 def workflow_of(scope: str) -> str:

@@ -34,7 +34,8 @@ def text_of(response: Any) -> str:
 
 def rows(response: Any) -> list[list[str]]:
     """The cells of the list, row by row, without the check boxes."""
-    body = re.search(r"<tbody>(.*?)</tbody>", response.content.decode(), re.DOTALL)
+    listed = response.content.decode().partition('id="result_list"')[2]
+    body = re.search(r"<tbody>(.*?)</tbody>", listed, re.DOTALL)
     found = re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL) if body else []
     cells = (re.findall(r'<t[hd] class="field-[^>]*>(.*?)</t[hd]>', row, re.DOTALL) for row in found)
     return [[" ".join(unescape(re.sub(r"<[^>]*>", " ", cell)).split()) for cell in row] for row in cells]

@@ -404,8 +404,8 @@ def test_a_long_clear_tells_how_far_it_is(settings: Settings, monkeypatch: pytes
     monkeypatch.setattr(progress, "_PAUSE", 0)
     put_many("locmem", "checkout", [f"user:{number:04}" for number in range(1001)])
     lines = _clear("--all").splitlines()
-    assert lines[:2] == ["Removed 1,000 of 1,001 ...", "Removed 1,001 of 1,001 ..."]
-    assert lines[2].startswith("Removed 1,001 cached steps")
+    assert lines[3:5] == ["Removed 1,000 of 1,001 ...", "Removed 1,001 of 1,001 ..."]
+    assert lines[5].startswith("Removed 1,001 cached steps")
 
 
 class _Terminal(StringIO):

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.utils import quote, unquote
@@ -27,7 +28,7 @@ from django.utils.translation import gettext_lazy as _
 from stepflows.admin import display
 from stepflows.admin.changelist import CachedStepList, CacheFilter, PageActionForm, WorkflowFilter
 from stepflows.admin.clearing import ClearingAdmin
-from stepflows.admin.listing import CachedSteps, cached_steps, is_damaged, place_of
+from stepflows.admin.listing import CachedSteps, cached_steps, place_of
 from stepflows.admin.unavailable import asking_caches
 from stepflows.admin.values import shown_outcome
 from stepflows.cachedsteps import Place, Selection, aliases_in_use, printable, remove
@@ -97,6 +98,12 @@ class CachedStepAdmin(ClearingAdmin):
 
     # Columns and fields.
 
+    def action_checkbox(self, step: CachedStep) -> SafeString:
+        """Django's own, without the template that it would look up and render for each row."""
+        label = gettext("Select this object for an action - {}").replace("{}", str(step))
+        html = '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">'
+        return format_html(html, ACTION_CHECKBOX_NAME, step.pk, label)
+
     @admin.display(description=_("workflow"))
     def shown_workflow(self, step: CachedStep) -> str:
         if not step.version:
@@ -114,7 +121,7 @@ class CachedStepAdmin(ClearingAdmin):
 
     @admin.display(description=_("outcome"))
     def outcome(self, step: CachedStep) -> SafeString:
-        if is_damaged(step):
+        if step.ok is None:
             return display.icon("alert", gettext("damaged"))
         return display.icon("yes", gettext("ok")) if step.ok else display.icon("no", gettext("error"))
 
@@ -128,7 +135,7 @@ class CachedStepAdmin(ClearingAdmin):
 
     @admin.display(description=_("expires"))
     def expires(self, step: CachedStep) -> str:
-        return display.EMPTY if is_damaged(step) else display.until(step.expires_at)
+        return display.EMPTY if step.ok is None else display.until(step.expires_at)
 
     @admin.display(description=_("expires"))
     def expires_exactly(self, step: CachedStep) -> str:
@@ -188,7 +195,9 @@ class CachedStepAdmin(ClearingAdmin):
     ) -> HttpResponse:
         place = place_of(context["original"])
         data = backend_for(place.alias).read(place.name)
-        context["shown"] = shown_outcome(None if data is None else current_codec().decode(data, *place.name))
+        codec = current_codec()
+        if data is not None:
+            context["shown"] = shown_outcome(codec.decode(data, *place.name), codec.origin(data))
         return super().render_change_form(request, context, *args, **kwargs)
 
     # Deleting.

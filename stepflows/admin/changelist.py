@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any, cast
 
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_permission_codename
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from stepflows.admin.clearing import clear_query
+from stepflows.admin.clearform import clear_query
 from stepflows.admin.listing import CachedSteps, cached_steps
-from stepflows.cachedsteps import Selection, aliases_in_use
+from stepflows.admin.overview import Overview, latest_runs, overview
+from stepflows.cachedsteps import Listing, aliases_in_use
 from stepflows.caches import backend_for
+from stepflows.models import Run
 
 __all__ = ["CacheFilter", "CachedStepList", "PageActionForm", "WorkflowFilter"]
 
@@ -43,19 +48,24 @@ class CacheFilter(SimpleListFilter):
 
 
 class WorkflowFilter(SimpleListFilter):
-    """One of the workflows that have entries, in all its versions."""
+    """One of the workflows that have entries, in all its versions. Which those are is known when the page is."""
 
     title = _("workflow")
     parameter_name = "workflow"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        aliases, chosen = model_admin.get_queryset(request).selection.aliases, request.GET.get(_CACHE, "")
-        workflows = Selection((chosen,) if chosen in aliases else aliases).workflows
-        return [(name, name or _("(no name)")) for name in workflows]
+        return []
+
+    def has_output(self) -> bool:
+        return True
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> CachedSteps:
         steps, workflow = cached_steps(queryset), self.value()
         return steps if workflow is None else steps.narrowed(workflow=workflow)
+
+    def offer(self, workflows: Iterable[str]) -> None:
+        """Let people choose among these."""
+        self.lookup_choices = [(name, name or _("(no name)")) for name in workflows]
 
 
 class PageActionForm(ActionForm):
@@ -80,10 +90,36 @@ class CachedStepList(ChangeList):
         return cached_steps(found)
 
     def get_results(self, request: HttpRequest) -> None:
-        # The total is that of the caches shown: one that is not may be down.
-        shown = cached_steps(self.queryset).selection.aliases
-        self.root_queryset = cached_steps(self.root_queryset).narrowed(aliases=shown)
+        # All that the page shows of the caches, at once. The total is that of those shown: one that is not may be down.
+        steps = cached_steps(self.queryset).listed(self.page_num, self.list_per_page)
+        self.listing = cast("Listing", steps.listing)
+        whole = replace(self.listing, count=self.listing.total)
+        self.queryset, self.root_queryset = (
+            steps,
+            CachedSteps(cached_steps(self.root_queryset).selection, listing=whole),
+        )
         super().get_results(request)
+        self._offer(self.listing.sizes)
+        # Whoever turns pages or searches has begun to look for something else.
+        self.overview = None if self.query or self.page_num > 1 else self._overview(request)
+
+    def _overview(self, request: HttpRequest) -> Overview:
+        """Of the workflow that is chosen, or of all."""
+        workflow, sizes = cached_steps(self.queryset).selection.workflow, self.listing.sizes
+        if workflow is not None:
+            sizes = {workflow: sizes.get(workflow, 0)}
+        may_see_runs = request.user.has_perm(f"{Run._meta.app_label}.{get_permission_codename('view', Run._meta)}")
+        found = overview(sizes, latest_runs(workflow) if may_see_runs else None)
+        for each in found.workflows:
+            each.url = self.get_query_string({WorkflowFilter.parameter_name: each.name}) if each.keys else ""
+        return found
+
+    def _offer(self, workflows: Collection[str]) -> None:
+        for spec in self.filter_specs:
+            if isinstance(spec, WorkflowFilter):
+                spec.offer(workflows)
+        self.filter_specs = [spec for spec in self.filter_specs if workflows or not isinstance(spec, WorkflowFilter)]
+        self.has_filters = bool(self.filter_specs)
 
     @property
     def clear_url(self) -> str:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth import get_permission_codename
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext, ngettext
-from django.utils.translation import gettext_lazy as _
 
 from stepflows.admin import display
+from stepflows.admin.clearform import ClearForm, clear_query
 from stepflows.admin.listing import cached_steps
+from stepflows.admin.progress import Progress
 from stepflows.admin.unavailable import asking_caches
-from stepflows.cachedsteps import Selection, remove
+from stepflows.cachedsteps import Selection
 from stepflows.models import CachedStep
 
 if TYPE_CHECKING:
@@ -29,58 +25,14 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
-__all__ = ["ClearForm", "ClearingAdmin", "clear_query"]
-
-_EVERYTHING: Final = "all"
-_WORKFLOW: Final = "workflow:"
-
-
-class ClearForm(forms.Form):
-    """What to clear: in which cache, of which workflow or of all, and perhaps only keys with a prefix."""
-
-    cache = forms.ChoiceField(label=_("Cache"))
-    scope = forms.ChoiceField(label=_("Workflow"))
-    key_prefix = forms.CharField(
-        label=_("Key prefix"),
-        required=False,
-        strip=False,
-        help_text=_("Only keys that begin with this, such as “user:”. Leave it empty for all keys."),
-    )
-
-    def __init__(
-        self, aliases: Sequence[str], workflows: Sequence[str], data: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        super().__init__(data, label_suffix="", **options)
-        cache, scope = cast("list[forms.ChoiceField]", [self.fields["cache"], self.fields["scope"]])
-        cache.choices = [(alias, alias) for alias in aliases]
-        if len(aliases) == 1:
-            cache.widget = forms.HiddenInput()
-            cache.initial = aliases[0]
-        scope.choices = [
-            ("", "---------"),
-            *((f"{_WORKFLOW}{name}", name or _("(no name)")) for name in workflows),
-            (_EVERYTHING, _("All workflows")),
-        ]
-
-    def selection(self) -> Selection:
-        """What a valid form says."""
-        scope = self.cleaned_data["scope"]
-        workflow = None if scope == _EVERYTHING else scope.removeprefix(_WORKFLOW)
-        return Selection((self.cleaned_data["cache"],), workflow, self.cleaned_data["key_prefix"])
-
-
-def clear_query(selection: Selection) -> str:
-    """The query string with which the form comes up for what is listed. It never says "all" unasked."""
-    given = {"key_prefix": selection.prefix}
-    if selection.workflow is not None:
-        given["scope"] = f"{_WORKFLOW}{selection.workflow}"
-    if len(selection.aliases) == 1:
-        given["cache"] = selection.aliases[0]
-    return urlencode({name: value for name, value in given.items() if value})
+__all__ = ["ClearingAdmin"]
 
 
 class ClearingAdmin(ModelAdmin):
-    """The Clear… page: GET asks, first what and then whether; only POST removes."""
+    """The Clear… page: GET asks, first what and then whether; only POST removes, some seconds' worth at a time."""
+
+    #: For how long one request removes steps, before a page tells how far it is.
+    clear_seconds = 2.0
 
     def has_clear_permission(self, request: HttpRequest) -> bool:
         """Whether whole workflows, prefixes and caches may be cleared."""
@@ -95,12 +47,14 @@ class ClearingAdmin(ModelAdmin):
     def clear_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_clear_permission(request):
             raise PermissionDenied
+        if "clearing" in request.POST:
+            return self._clear_more(request, request.POST["clearing"])
         form = self._clear_form(request)
         if not form.is_valid():
             return self._clear_page(request, "clear", form=form)
         selection = form.selection()
         if request.method == "POST":
-            return self._clear(request, selection)
+            return self._clear(request, Progress(selection, selection.count))
         return self._clear_page(
             request,
             "clear_confirmation",
@@ -118,32 +72,40 @@ class ClearingAdmin(ModelAdmin):
         workflows = Selection(chosen).workflows
         return ClearForm(selection.aliases, workflows, data if complete else None, initial=data.dict())
 
-    def _clear(self, request: HttpRequest, selection: Selection) -> HttpResponse:
-        removed = 0
+    def _clear_more(self, request: HttpRequest, name: str) -> HttpResponse:
+        progress = Progress.kept(request, name)
+        if progress is not None:
+            return self._clear(request, progress)
+        # A page from before, found again by going back. What was stored since then, nobody has agreed to remove.
+        self.message_user(request, gettext("This clear has come to its end already."), messages.WARNING)
+        return self._cleared(request)
+
+    def _clear(self, request: HttpRequest, progress: Progress) -> HttpResponse:
         try:
-            for places in selection.walk():
-                removed += remove(places)
+            progress.go_on(request, self.clear_seconds)
         finally:
-            # Also where the cache fails half-way: what is gone is gone.
-            self._log_clear(request, selection, removed)
-            text = ngettext(
-                "%(count)s cached step was removed: %(what)s.",
-                "%(count)s cached steps were removed: %(what)s.",
-                removed,
-            )
-            self.message_user(request, text % _told(selection, removed), messages.SUCCESS)
+            if progress.is_over:
+                text = ngettext(
+                    "%(count)s cached step was removed: %(what)s.",
+                    "%(count)s cached steps were removed: %(what)s.",
+                    progress.removed,
+                )
+                self.message_user(request, progress.told(text), messages.SUCCESS)
+        if progress.is_over:
+            return self._cleared(request)
+        total = max(progress.total, progress.removed)
+        return self._clear_page(
+            request,
+            "clear_progress",
+            progress=progress,
+            total=total,
+            shown_removed=display.number(progress.removed),
+            shown_total=display.number(total),
+        )
+
+    def _cleared(self, request: HttpRequest) -> HttpResponse:
         page = "stepflows_cachedstep_changelist" if self.has_view_permission(request) else "index"
         return HttpResponseRedirect(reverse(f"admin:{page}", current_app=self.admin_site.name))
-
-    def _log_clear(self, request: HttpRequest, selection: Selection, removed: int) -> None:
-        text = ngettext("%(count)s cached step (%(what)s)", "%(count)s cached steps (%(what)s)", removed)
-        LogEntry.objects.create(
-            user_id=cast("int", request.user.pk),
-            content_type=ContentType.objects.get_for_model(self.model, for_concrete_model=False),
-            object_repr=(text % _told(selection, removed))[:200],
-            action_flag=DELETION,
-            change_message=gettext("Cleared."),
-        )
 
     def _clear_page(self, request: HttpRequest, name: str, **context: Any) -> HttpResponse:
         request.current_app = self.admin_site.name
@@ -159,7 +121,3 @@ class ClearingAdmin(ModelAdmin):
                 **context,
             },
         )
-
-
-def _told(selection: Selection, removed: int) -> dict[str, str]:
-    return {"count": display.number(removed), "what": str(selection)}

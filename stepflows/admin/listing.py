@@ -10,13 +10,13 @@ from typing import Any, NoReturn, cast
 from django.db import NotSupportedError
 from django.db.models import QuerySet
 
-from stepflows.cachedsteps import Place, Selection, heads, printable, remove, workflow_of
+from stepflows.cachedsteps import Listing, Place, Selection, heads, printable, remove, workflow_of
 from stepflows.caches.codec import Head
 from stepflows.caches.names import namespace_of
 from stepflows.engine.cache import Damaged
 from stepflows.models import CachedStep
 
-__all__ = ["CachedSteps", "cached_steps", "is_damaged", "place_of"]
+__all__ = ["CachedSteps", "cached_steps", "place_of"]
 
 
 class CachedSteps(QuerySet[CachedStep]):
@@ -26,10 +26,14 @@ class CachedSteps(QuerySet[CachedStep]):
     else a queryset does raises :exc:`~django.db.NotSupportedError`, because there is no table.
     """
 
-    def __init__(self, selection: Selection, places: Iterable[Place] | None = None) -> None:
+    def __init__(
+        self, selection: Selection, places: Iterable[Place] | None = None, listing: Listing | None = None
+    ) -> None:
         super().__init__(CachedStep)
         self.selection = selection
         self._places = None if places is None else list(places)
+        #: One page of it and what surrounds that, once it was :meth:`listed`.
+        self.listing = listing
 
     #: By alias, scope and key.
     ordered = True
@@ -53,7 +57,17 @@ class CachedSteps(QuerySet[CachedStep]):
             return step
         raise CachedStep.DoesNotExist(f"There is no cached step {pk!r}.")
 
+    def listed(self, page: int, size: int) -> CachedSteps:
+        """The same with one page and all that is told around it, gathered at once. Nothing else is asked for then."""
+        listing = self.selection.listing(max(0, page - 1) * size, size)
+        if page > 1 and listing.count <= size:
+            # Django shows what fits on one page whichever page is asked for.
+            listing = self.selection.listing(0, size)
+        return CachedSteps(self.selection, listing=listing)
+
     def count(self) -> int:
+        if self.listing is not None:
+            return self.listing.count
         return self.selection.count if self._places is None else len(self)
 
     def exists(self) -> bool:
@@ -70,10 +84,14 @@ class CachedSteps(QuerySet[CachedStep]):
     def __getitem__(self, wanted: Any) -> Any:
         if self._result_cache is not None or self._places is not None or not isinstance(wanted, slice):
             return list(self)[wanted]
+        if self.listing is not None:
+            return _listed(self.listing)
         return _steps(self.selection.page(wanted.start or 0, wanted.stop))
 
     def _fetch_all(self) -> None:
-        if self._result_cache is None:
+        if self._result_cache is None and self.listing is not None:
+            self._result_cache = _listed(self.listing)
+        elif self._result_cache is None:
             places = self.selection.page(0, None) if self._places is None else self._places
             self._result_cache = _steps(places)
 
@@ -96,13 +114,16 @@ def place_of(step: CachedStep) -> Place:
     return cast("Place", Place.of(step.pk))
 
 
-def is_damaged(step: CachedStep) -> bool:
-    """Whether the first bytes of the entry made no sense: those that do tell a size."""
-    return step.size is None
-
-
 def _steps(places: list[Place]) -> list[CachedStep]:
-    return [_step(place, head) for place, head in zip(places, heads(places), strict=True) if head is not None]
+    return _known(places, heads(places))
+
+
+def _listed(listing: Listing) -> list[CachedStep]:
+    return _known(listing.places, listing.heads)
+
+
+def _known(places: list[Place], found: list[Head | Damaged | None]) -> list[CachedStep]:
+    return [_step(place, head) for place, head in zip(places, found, strict=True) if head is not None]
 
 
 def _step(place: Place, head: Head | Damaged) -> CachedStep:
@@ -115,7 +136,7 @@ def _step(place: Place, head: Head | Damaged) -> CachedStep:
         workflow=workflow_of(scope),
         version="" if version is None else printable(version),
         key=printable(key),
-        ok=isinstance(head, Head) and head.ok,
+        ok=head.ok if isinstance(head, Head) else None,
     )
     if isinstance(head, Head):
         stamp = head.stamp

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pprint import pformat
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ _LAID_OUT: Final = 100_000
 _CUT: Final = 500_000
 _FOLDED_LINES: Final = 40
 _FOLDED_CHARACTERS: Final = 4_000
+#: What is shown of a folded one.
+_FIRST_LINES: Final = 8
+_FIRST_CHARACTERS: Final = 800
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Shown:
     is_note: bool = False
     #: Characters that were left out at the end.
     cut: int = 0
+    #: Where an exception was raised, innermost last.
+    origin: Sequence[str] = ()
 
     @property
     def lines(self) -> int:
@@ -44,9 +50,14 @@ class Shown:
         """Whether it is too long to be shown unasked."""
         return self.lines > _FOLDED_LINES or len(self.text) > _FOLDED_CHARACTERS
 
+    @property
+    def beginning(self) -> str:
+        """As much of it as is shown unasked."""
+        return "\n".join(self.text[:_FIRST_CHARACTERS].split("\n")[:_FIRST_LINES])
 
-def shown_outcome(found: Ok[Any] | Err | Damaged | Missing | None) -> list[Shown]:
-    """What lies under a key, or what a run came to."""
+
+def shown_outcome(found: Ok[Any] | Err | Damaged | Missing | None, origin: Sequence[str] = ()) -> list[Shown]:
+    """What lies under a key, or what a run came to; and where it was raised, if it is an exception."""
     if isinstance(found, Ok):
         return [shown_value(_("Value"), found.value)]
     if isinstance(found, Damaged):
@@ -55,7 +66,7 @@ def shown_outcome(found: Ok[Any] | Err | Damaged | Missing | None) -> list[Shown
         return []
     if isinstance(found.error, ClassNotLoaded):
         return [Shown(_("Value"), found.error.name, printable(str(found.error)), is_note=True)]
-    parts = [_shown_error(_("Error"), found.error)]
+    parts = [replace(_shown_error(_("Error"), found.error), origin=list(map(printable, origin)))]
     return parts if found.cause is None else [*parts, _shown_error(_("Cause"), found.cause)]
 
 

@@ -14,7 +14,8 @@ from stepflows.caches.names import Name
 from stepflows.engine.cache import Busy
 from stepflows.errors import CacheUnavailable, CannotList, StepflowsError
 
-__all__ = ["BATCH", "PASSING", "Answer", "Backend", "Held", "Hold", "Write", "cannot_list", "reaching", "unavailable"]
+__all__ = ["BATCH", "PASSING", "Answer", "Backend", "Held", "Hold", "Survey", "Write"]
+__all__ += ["cannot_list", "reaching", "unavailable"]
 
 #: How many entries are listed or removed in one go.
 BATCH: Final = 1000
@@ -51,6 +52,19 @@ class Write(NamedTuple):
     token: str = ""
     #: Whether nothing is to be written when somebody else has the lease by now.
     yields: bool = False
+
+
+class Survey(NamedTuple):
+    """All that a page of a listing shows, as it was at one moment."""
+
+    #: How many entries each scope has, sorted by scope.
+    sizes: dict[str, int]
+    #: How many entries were asked for; of some of them the names, and for each the first bytes.
+    matching: int
+    names: list[Name]
+    heads: list[bytes | None]
+    #: See :meth:`Backend.is_complete`.
+    is_complete: bool
 
 
 class Answer(Enum):
@@ -118,6 +132,14 @@ class Backend(Protocol):
 
     def scopes(self) -> list[str]:
         """Every scope that has entries, sorted."""
+
+    def survey(
+        self, plain: str | None = None, prefix: str = "", start: int = 0, limit: int = BATCH, size: int = 512
+    ) -> Survey:
+        """What there is in every scope, and one page: what :meth:`names` and :meth:`heads` say, at less cost.
+
+        ``plain`` is a scope without a version and stands for it in all its versions; ``None`` means all scopes.
+        """
 
     def heads(self, names: Sequence[Name], size: int = 512) -> list[bytes | None]:
         """The first bytes of each entry, for listings that need no value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar
@@ -10,9 +11,9 @@ from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache
 
-from stepflows.caches.backend import BATCH, Answer, Held, Hold, Write, cannot_list, reaching
+from stepflows.caches.backend import BATCH, Answer, Held, Hold, Survey, Write, cannot_list, reaching
 from stepflows.caches.keeper import claim_in_thread
-from stepflows.caches.names import Name, backend_key, lease_key
+from stepflows.caches.names import Name, backend_key, is_version_of, lease_key
 from stepflows.engine.cache import Busy
 from stepflows.errors import CacheUnavailable
 
@@ -116,6 +117,18 @@ class BaseCacheBackend:
 
     def scopes(self) -> list[str]:
         return sorted({name.scope for name in self.names()})
+
+    def survey(
+        self, plain: str | None = None, prefix: str = "", start: int = 0, limit: int = BATCH, size: int = 512
+    ) -> Survey:
+        names = self.names()
+        wanted = [
+            name
+            for name in names
+            if (plain is None or is_version_of(name.scope, plain)) and name.key.startswith(prefix)
+        ]
+        page = wanted[start : start + limit]
+        return Survey(Counter(name.scope for name in names), len(wanted), page, self.heads(page, size), True)
 
     def is_complete(self) -> bool:
         return True

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from django.core.cache.backends.base import BaseCache
 
 from stepflows.caches import scripts
-from stepflows.caches.backend import BATCH, Answer, Write
+from stepflows.caches.backend import BATCH, Answer, Survey, Write
 from stepflows.caches.codec import current_codec
 from stepflows.caches.connection import Flow, Script
 from stepflows.caches.enumerable import HEAD_BYTES, made_prefix
@@ -95,6 +95,31 @@ class Index:
             if len(found) < BATCH:
                 return scopes
             low = found[-1] + b"\0" + _TOP
+
+    def survey(self, plain: str | None, prefix: str, start: int, limit: int, size: int) -> Flow[Survey | None]:
+        """See :meth:`~stepflows.caches.backend.Backend.survey`; ``None`` if some had gone, and was dropped."""
+        sizes: dict[str, int] = {}
+        members: list[bytes] = []
+        low: bytes | None = b""
+        wanted = int(plain is None), _encoded(plain or ""), _encoded(prefix)
+        count = is_complete = 0
+        while low is not None:
+            left = limit - len(members)
+            reply = yield from self._listed(scripts.SURVEY, low, BATCH, *wanted, start, left)
+            scopes, of_each, of_wanted, page, is_complete, low, start = reply
+            sizes.update(zip(map(_text, scopes), of_each, strict=True))
+            members += page
+            count += of_wanted
+        names = list(map(_name_of, members))
+        heads = yield from self._looked(names, members, size)
+        return None if None in heads else Survey(sizes, count, names, heads, bool(is_complete))
+
+    def _looked(self, names: list[Name], members: list[bytes], size: int) -> Flow[list[bytes | None]]:
+        if not names:
+            return []
+        heads = yield from self._run(scripts.LOOK, self._keys(names), [size - 1, *members])
+        # What is no string is foreign, and no entry.
+        return [b"" if isinstance(head, list) else head for head in heads]
 
     def is_complete(self) -> Flow[bool]:
         """Whether no index was lost, as far as the server still knows."""
@@ -179,7 +204,11 @@ def range_of(scope: str | None, prefix: str = "") -> Range:
 
 
 def _member_of(name: Name) -> bytes:
-    return "\0".join(name).encode("utf-8", "surrogatepass")
+    return _encoded("\0".join(name))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _name_of(member: bytes) -> Name:

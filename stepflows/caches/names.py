@@ -7,7 +7,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-__all__ = ["PREFIX", "Name", "backend_key", "lease_key", "namespace_of", "reserved_key", "scope_of"]
+__all__ = ["PREFIX", "Name", "backend_key", "is_version_of", "lease_key", "namespace_of", "reserved_key", "scope_of"]
 
 #: Every key that stepflows gives to a Django cache begins so.
 PREFIX: Final = "stepflows:"
@@ -39,6 +39,11 @@ def namespace_of(scope: str) -> tuple[str, str | None]:
     """The namespace and the version (as text) that a scope was made of."""
     namespace, sign, version = scope.partition("@")
     return unquote(namespace, errors="surrogatepass"), unquote(version, errors="surrogatepass") if sign else None
+
+
+def is_version_of(scope: str, plain: str) -> bool:
+    """Whether a scope is of the same namespace as one without a version."""
+    return scope == plain or scope.startswith(f"{plain}@")
 
 
 def backend_key(name: Name) -> str:

@@ -10,7 +10,7 @@ from django.core.cache.backends.base import BaseCache
 from redis import ResponseError
 
 from stepflows.caches import scripts
-from stepflows.caches.backend import BATCH, PASSING, Answer, Held, Hold, Write, unavailable
+from stepflows.caches.backend import BATCH, PASSING, Answer, Held, Hold, Survey, Write, unavailable
 from stepflows.caches.connection import Connection, Flow
 from stepflows.caches.index import NAMES, Index, Range, batches, milliseconds, range_of
 from stepflows.caches.keeper import claim_in_thread
@@ -138,6 +138,15 @@ class RedisBackend:
     def scopes(self) -> list[str]:
         return self._run("list keys", self._index.scopes())
 
+    def survey(
+        self, plain: str | None = None, prefix: str = "", start: int = 0, limit: int = BATCH, size: int = 512
+    ) -> Survey:
+        while (found := self._survey(plain, prefix, start, limit, size)) is None:
+            # Where some have gone, many may have: far more than a page is looked through.
+            while self._survey(plain, prefix, start, BATCH, 1) is None:
+                pass
+        return found
+
     def is_complete(self) -> bool:
         return self._run("list keys", self._index.is_complete())
 
@@ -229,6 +238,9 @@ class RedisBackend:
             yield names
             # A page of which some have gone is filled up from there.
             start, limit = 0, None if limit is None else limit - len(names)
+
+    def _survey(self, plain: str | None, prefix: str, start: int, limit: int, size: int) -> Survey | None:
+        return self._run("list keys", self._index.survey(plain, prefix, start, limit, size))
 
     def _count(self, bounds: Range) -> int:
         return self._run("count keys", self._index.count(bounds))

@@ -18,11 +18,13 @@ __all__ = [
     "HEADS",
     "LIST",
     "LIVING",
+    "LOOK",
     "PAGE",
     "RELEASE",
     "REMOVE",
     "RENEW",
     "SCOPES",
+    "SURVEY",
     "WRITE",
 ]
 
@@ -186,6 +188,41 @@ return {0, found}
 """
 )
 
+# From a member on, at most so many scopes and how many members each has; of the wanted ones among them, how many
+# members have the prefix, and some of those, after leaving out so many. Replies the member to go on from too, if any,
+# and how many are still to be left out.
+SURVEY: Final = Script(
+    _PURGED
+    + r"""
+local function below(member) return redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. member) end
+local low, most, every, plain, prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4], ARGV[5]
+local skip, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
+local scopes, sizes, count, page = {}, {}, 0, {}
+local rank, total = below(low), below('\255')
+while rank < total and #scopes < most do
+    local member = redis.call('ZRANGE', KEYS[1], rank, rank)[1]
+    local scope = string.sub(member, 1, (string.find(member, '\0', 1, true) or #member + 1) - 1)
+    local first, stop = rank, math.max(below(scope .. '\0\255'), rank + 1)
+    low, rank = scope .. '\0\255', stop
+    scopes[#scopes + 1], sizes[#sizes + 1] = scope, stop - first
+    if every or scope == plain or string.sub(scope, 1, #plain + 1) == plain .. '@' then
+        if prefix ~= '' then
+            first = below(scope .. '\0' .. prefix)
+            stop = below(scope .. '\0' .. prefix .. '\255')
+        end
+        count = count + stop - first
+        if first + skip < stop and #page < limit then
+            local last = math.min(first + skip + limit - #page, stop) - 1
+            for _, found in ipairs(redis.call('ZRANGE', KEYS[1], first + skip, last)) do page[#page + 1] = found end
+        end
+        skip = math.max(0, skip - (stop - first))
+    end
+end
+local complete = redis.call('ZSCORE', KEYS[1], '\255') and 1 or 1 - redis.call('EXISTS', KEYS[3])
+return {0, {scopes, sizes, count, page, complete, rank < total and low or false, skip}}
+"""
+)
+
 # Looks and drops in one, so that an entry stored meanwhile stays listed.
 LIVING: Final = Script("""
 local living = {}
@@ -205,6 +242,22 @@ local heads = {}
 for i, key in ipairs(KEYS) do
     local head = redis.pcall('GETRANGE', key, 0, ARGV[1])
     heads[i] = type(head) == 'string' and head or {}
+end
+return heads
+""")
+
+# The same for entries that are listed by these members. The members of those that are gone are dropped.
+LOOK: Final = Script("""
+local heads = {}
+for i = 2, #ARGV do
+    local key = KEYS[i + 2]
+    local head = redis.pcall('GETRANGE', key, 0, ARGV[1])
+    heads[i - 1] = type(head) == 'string' and head or {}
+    if head == '' and redis.call('EXISTS', key) == 0 then
+        heads[i - 1] = false
+        redis.call('ZREM', KEYS[1], ARGV[i])
+        redis.call('ZREM', KEYS[2], ARGV[i])
+    end
 end
 return heads
 """)

@@ -9,7 +9,8 @@ from django.contrib.admin.models import DELETION, LogEntry
 from django.core.cache import caches
 from django.test import Client
 
-from stepflows import CacheUnavailable, StepCache, workflow
+from stepflows import CacheUnavailable, StepCache, cachedsteps, workflow
+from stepflows.admin import CachedStepAdmin
 from tests.entries import keys, put, put_many
 from tests.pages import CLEAR, LIST, messages_of, page, rows, text_of
 
@@ -215,6 +216,104 @@ def test_a_clear_that_fails_half_way_is_in_the_log_with_what_it_removed(
     assert "gone away" in text_of(response)
     assert messages_of(response) == ["1,000 cached steps were removed: all workflows, cache “locmem”."]
     assert LogEntry.objects.get().object_repr.startswith("1,000 cached steps")
+
+
+# --- large ones
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request removes one batch, of two."""
+    monkeypatch.setattr(CachedStepAdmin, "clear_seconds", 0.0)
+    monkeypatch.setattr(cachedsteps, "_REMOVED_AT_ONCE", 2)
+
+
+def _go_on(client: Client, response: Any) -> Any:
+    return client.post(page(CLEAR), {"clearing": response.context["progress"].log})
+
+
+def test_a_large_clear_goes_on_from_page_to_page(boss: Client, steps: str, slowly: None):
+    """Each tells how far it is, and the log has one entry, which is right at any time."""
+    response = boss.post(page(CLEAR), _scope(steps, "workflow:checkout"))
+    assert "2 of 4 cached steps are removed." in text_of(response)
+    assert '<progress class="stepflows-progress" aria-labelledby="stepflows-progress" max="4" value="2">' in (
+        response.content.decode()
+    )
+    assert LogEntry.objects.get().object_repr.startswith("2 cached steps (workflow “checkout”")
+    assert keys(steps, "signup") == ["order:1", "user:1"]
+    put(steps, "checkout", "zzz")
+    response = _go_on(boss, response)
+    assert "4 of 4 cached steps are removed." in text_of(response)
+    response = _go_on(boss, response)
+    assert "5 of 5 cached steps are removed." in text_of(response)
+    response = _go_on(boss, response)
+    assert response.url == page(LIST)
+    assert messages_of(boss.get(page(LIST)))[0].startswith("5 cached steps were removed: workflow “checkout”")
+    assert LogEntry.objects.get().object_repr.startswith("5 cached steps (workflow “checkout”")
+    assert _left(steps) == {"signup": ["order:1", "user:1"]}
+
+
+def test_a_clear_that_is_left_keeps_the_rest(boss: Client, steps: str, slowly: None):
+    """And another begins with a confirmed number and an entry of its own."""
+    boss.post(page(CLEAR), _scope(steps, "all"))
+    assert sum(map(len, _left(steps).values())) == 4
+    response = boss.post(page(CLEAR), _scope(steps, "workflow:signup"))
+    assert "2 of 2 cached steps are removed." in text_of(response)
+    assert LogEntry.objects.count() == 2
+
+
+def test_a_page_of_a_clear_that_is_over_removes_nothing(boss: Client, steps: str, slowly: None):
+    """Whoever goes back to it has not agreed to remove what was stored since."""
+    first = boss.post(page(CLEAR), _scope(steps, "workflow:signup"))
+    _go_on(boss, first)
+    put(steps, "signup", "user:9")
+    for name in (str(first.context["progress"].log), "", "x", "999"):
+        response = boss.post(page(CLEAR), {"clearing": name}, follow=True)
+        assert "This clear has come to its end already." in messages_of(response)
+    assert keys(steps, "signup") == ["user:9"]
+    assert LogEntry.objects.count() == 1
+
+
+def test_going_on_twice_with_one_page_counts_right(boss: Client, steps: str, slowly: None):
+    """As when the page is loaded again."""
+    first = boss.post(page(CLEAR), _scope(steps, "all"))
+    _go_on(boss, first)
+    assert "6 of 6 cached steps are removed." in text_of(_go_on(boss, first))
+    assert LogEntry.objects.get().object_repr.startswith("6 cached steps")
+
+
+def test_nobody_goes_on_with_somebody_elses_clear(boss: Client, staff: Any, steps: str, slowly: None):
+    """Nor without the permission."""
+    first = boss.post(page(CLEAR), _scope(steps, "all"))
+    data = {"clearing": first.context["progress"].log}
+    assert staff("view_cachedstep").post(page(CLEAR), data).status_code == 403
+    assert "come to its end" in messages_of(staff("clear_cachedstep").post(page(CLEAR), data, follow=True))[0]
+    assert sum(map(len, _left(steps).values())) == 4
+
+
+def test_a_cache_that_fails_on_the_way_ends_the_clear(
+    boss: Client, locmem: str, slowly: None, monkeypatch: pytest.MonkeyPatch
+):
+    """What was removed before is in the log and on the page."""
+    put_many(locmem, "checkout", ["a", "b", "c", "d"])
+    first = boss.post(page(CLEAR), _scope(locmem, "all"))
+
+    def fail(self: Any, names: Any) -> int:
+        raise CacheUnavailable("gone away")
+
+    monkeypatch.setattr(type(StepCache(locmem).backend), "remove", fail)
+    response = _go_on(boss, first)
+    assert (response.status_code, messages_of(response)[0][:27]) == (503, "2 cached steps were removed")
+    assert LogEntry.objects.get().object_repr.startswith("2 cached steps")
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "\u202eشىء", "x" * 200, "'\"&"])
+def test_the_page_of_progress_shows_hostile_names_as_text(boss: Client, alias: str, slowly: None, name: str):
+    """It names the scope like the confirmation."""
+    places = put_many(alias, name, [f"{name[:190]}{number}" for number in range(3)])
+    response = boss.post(page(CLEAR), _scope(alias, f"workflow:{name}", places[0].name.key[:-1]))
+    assert f"Workflow {name} , all its versions Keys those that begin with “ {name[:190]} ”" in text_of(response)
+    assert "<script>alert" not in response.content.decode()
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "\u202eشىء", "x" * 200, "'\"&", "all", "workflow:all"])

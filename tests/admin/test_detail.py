@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 from types import SimpleNamespace
@@ -114,6 +115,21 @@ def test_an_exception_is_shown_with_class_and_message(boss: Client, alias: str):
     assert "Cause KeyError 'code'" in text
 
 
+def test_where_an_exception_was_raised_is_shown(boss: Client, alias: str):
+    """File, line and function of the innermost calls; nothing for one that was only made."""
+
+    def charge() -> None:
+        raise ValueError("declined")
+
+    with pytest.raises(ValueError, match="declined") as caught:
+        charge()
+    place = put(alias, "checkout", "a", Err(caught.value))
+    text = text_of(boss.get(step_page("change", place)))
+    assert re.search(r"Raised at \S+test_detail.py:\d+ test_where\S+ \S+test_detail.py:\d+ \S+charge Close", text)
+    place = put(alias, "checkout", "a", Err(ValueError("declined")))
+    assert "Raised at" not in text_of(boss.get(step_page("change", place)))
+
+
 def test_an_error_that_is_a_value_is_shown_as_one(boss: Client, locmem: str):
     """With what was given beside it."""
     text = text_of(boss.get(step_page("change", put(locmem, "checkout", "a", Err("NOT_FOUND", {"id": 7})))))
@@ -176,6 +192,8 @@ def test_long_values_are_folded_and_very_long_ones_cut(boss: Client, locmem: str
     rows = [{"row": number, "name": f"name {number}"} for number in range(50)]
     html = boss.get(step_page("change", put(locmem, "checkout", "a", Ok(rows)))).content.decode()
     assert "<summary>50 lines</summary>" in html
+    beginning = html[html.index('class="stepflows-beginning">') :].split("</pre>")[0]
+    assert ("&#x27;name 7&#x27;" in beginning, "&#x27;name 8&#x27;" in beginning) == (True, False)
     html = boss.get(step_page("change", put(locmem, "checkout", "a", Ok("x" * 600_000)))).content.decode()
     assert "<summary>1 line</summary>" in html
     assert "100002 more characters are left out." in html

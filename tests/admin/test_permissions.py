@@ -75,6 +75,7 @@ STEP_ACTIONS: dict[str, tuple[Callable[[Client, Place], Any], dict[str, int], bo
     "ask what to clear": (lambda client, step: client.get(page(CLEAR)), {"clear": 200}, False),
     "ask to clear": (lambda client, step: client.get(page(CLEAR), CLEAR_ALL), {"clear": 200}, False),
     "clear": (lambda client, step: client.post(page(CLEAR), CLEAR_ALL), {"clear": 302}, True),
+    "go on clearing": (lambda client, step: client.post(page(CLEAR), {"clearing": "1"}), {"clear": 302}, False),
 }
 #: A superuser may do what anybody may, and what nobody may he may not.
 FOR_VIEWERS_UNCHANGED = {"delete selected": {"view": 200}}

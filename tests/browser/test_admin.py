@@ -13,7 +13,8 @@ from django.test import Client
 from playwright.sync_api import Page, expect
 from pytest_django.fixtures import Settings
 
-from stepflows import Err, Ok, dumps
+from stepflows import Err, Ok, cachedsteps, dumps
+from stepflows.admin import CachedStepAdmin
 from stepflows.models import Run
 from stepflows.registry import registry
 from tests.browser.conftest import assert_accessible, assert_fits
@@ -136,6 +137,61 @@ def test_a_workflow_is_cleared_after_a_confirmation(alias: str, boss: Client, pl
     assert (keys(alias, "checkout"), keys(alias, "signup")) == ([], ["a"])
 
 
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request clears one batch, of two."""
+    monkeypatch.setattr(CachedStepAdmin, "clear_seconds", 0.0)
+    monkeypatch.setattr(cachedsteps, "_REMOVED_AT_ONCE", 2)
+
+
+def test_a_large_clear_goes_on_by_itself(alias: str, boss: Client, play: Play, slowly: None):
+    """Until all are removed."""
+    put_many(alias, "checkout", [f"user:{number}" for number in range(9)])
+
+    def scenario(window: Page) -> None:
+        window.goto(f"{page(CLEAR)}?cache={alias}&scope=all")
+        window.get_by_role("button", name="Yes, remove 9 cached steps").click()
+        expect(window.locator(".messagelist .success")).to_have_text(re.compile("9 cached steps were removed"))
+
+    play(scenario, boss)
+    assert keys(alias, "checkout") == []
+    assert LogEntry.objects.get().object_repr.startswith("9 cached steps")
+
+
+def test_without_scripts_a_large_clear_goes_on_by_a_button(alias: str, boss: Client, play: Play, slowly: None):
+    """And can be stopped, which keeps the rest."""
+    put_many(alias, "checkout", [f"user:{number}" for number in range(9)])
+
+    def scenario(window: Page) -> None:
+        window.goto(f"{page(CLEAR)}?cache={alias}&scope=all")
+        window.get_by_role("button", name="Yes, remove 9 cached steps").click()
+        expect(window.get_by_text("2 of 9 cached steps are removed.")).to_be_visible()
+        window.get_by_role("button", name="Go on").click()
+        expect(window.get_by_text("4 of 9 cached steps are removed.")).to_be_visible()
+        window.get_by_role("link", name="Stop and keep the rest").click()
+        expect(window.locator("#result_list tbody tr")).to_have_count(5)
+
+    play(scenario, boss, java_script_enabled=False)
+    assert LogEntry.objects.get().object_repr.startswith("4 cached steps")
+
+
+def test_the_overview_unfolds_and_leads_to_a_workflow(alias: str, boss: Client, play: Play):
+    """By keyboard."""
+    for number in range(7):
+        put_many(alias, f"flow {number}", ["a"])
+
+    def scenario(window: Page) -> None:
+        window.goto(page(LIST))
+        link = window.get_by_role("region", name="Overview").get_by_role("link", name="flow 3")
+        expect(link).to_be_hidden()
+        window.locator(".stepflows-overview summary").focus()
+        window.keyboard.press("Enter")
+        link.click()
+        expect(window.locator("#result_list tbody tr")).to_have_count(1)
+
+    play(scenario, boss)
+
+
 def test_a_run_is_found_and_looked_at(alias: str, boss: Client, play: Play):
     """From the list to arguments, error and steps."""
     step = {"label": "charge card", "key": "order:7", "outcome": "error", "offset": 0.5, "duration": 0.4, "attempt": 1}
@@ -169,19 +225,30 @@ def test_a_long_value_unfolds_by_keyboard(alias: str, boss: Client, play: Play):
     def scenario(window: Page) -> None:
         window.on("dialog", lambda dialog: pytest.fail(f"The page ran a script: {dialog.message}"))
         window.goto(step_page("change", place))
-        expect(window.locator("pre")).to_be_hidden()
+        whole, beginning = window.locator("details pre"), window.locator(".stepflows-beginning")
+        expect(whole).to_be_hidden()
+        expect(beginning).to_be_visible()
         window.locator("summary", has_text="lines").focus()
         window.keyboard.press("Enter")
-        expect(window.locator("pre")).to_be_visible()
+        expect(whole).to_be_visible()
+        expect(beginning).to_be_hidden()
 
     play(scenario, boss)
 
 
+def _raised(message: str) -> ValueError:
+    try:
+        raise ValueError(message)
+    except ValueError as error:
+        return error
+
+
 @pytest.mark.parametrize("look", LOOKS)
-def test_every_page_is_accessible(look: str, alias: str, boss: Client, play: Play):
+def test_every_page_is_accessible(look: str, alias: str, boss: Client, play: Play, slowly: None):
     """Light, dark and narrow, with ordinary and with extraordinary steps; nothing is wider than a narrow window."""
     ordinary = put(alias, "checkout", "user:1", Ok([{"row": number} for number in range(60)]), label="load", ttl=60)
-    odd = put(alias, "x" * 200, "<script>" + "y" * 190, Err(ValueError("no " * 50)), label="z" * 200, version=2)
+    odd = put(alias, "x" * 200, "<script>" + "y" * 190, Err(_raised("no " * 50)), label="z" * 200, version=2)
+    put(alias, "checkout", "user:2", Err("NOT_FOUND"))
     step = {"label": "charge", "key": "k" * 200, "outcome": "executed", "offset": 0.5, "duration": 0.4, "attempt": 1}
     states = ("queued", "running", "succeeded", "failed", "cancelled")
     runs = [
@@ -190,6 +257,7 @@ def test_every_page_is_accessible(look: str, alias: str, boss: Client, play: Pla
     ]
     urls = [
         page(LIST),
+        f"{page(LIST)}?workflow=checkout",
         f"{page(LIST)}?q=user",
         *(step_page(name, place) for place in (ordinary, odd) for name in ("change", "delete")),
         page(CLEAR),
@@ -209,7 +277,13 @@ def test_every_page_is_accessible(look: str, alias: str, boss: Client, play: Pla
         window.locator("#action-toggle").check()
         window.get_by_label("Action:").select_option("Delete selected cached steps")
         window.get_by_role("button", name="Go").click()
-        expect(window.get_by_text("Cached steps: 2")).to_be_visible()
+        expect(window.get_by_text("Cached steps: 3")).to_be_visible()
+        assert_accessible(window)
+        assert_fits(window)
+        window.route("**/goon.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
+        window.goto(urls[-3])
+        window.get_by_role("button", name="Yes, remove").click()
+        expect(window.get_by_text("2 of 3 cached steps are removed.")).to_be_visible()
         assert_accessible(window)
         assert_fits(window)
 

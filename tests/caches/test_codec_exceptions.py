@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 
 import httpx
@@ -135,6 +136,50 @@ def test_notes_and_cause_come_back():
     assert found.cause is found.error.__cause__
     assert found.error.__traceback__ is None
     assert found.error.__context__ is None
+
+
+def test_where_an_exception_was_raised_is_kept_for_people_to_read():
+    """The innermost calls of it, however deep it was; the exception that comes back has no traceback."""
+
+    def fail(depth):
+        if depth:
+            fail(depth - 1)
+        raise ValueError("deep")
+
+    data = Codec().encode(Err(_raised(lambda: fail(20))))
+    origin = Codec().origin(data)
+    assert len(origin) == 5
+    assert all(f"{Path(__file__).name}:" in line and line.endswith(".fail") for line in origin)
+    assert Codec().decode(data).error.__traceback__ is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Codec().encode(Err(ValueError("never raised"))),
+        Codec().encode(Err("no exception")),
+        Codec().encode(Err([1, 2, 3, 4, 5, [6]])),
+        Codec().encode(Ok(1)),
+        b"rubbish",
+    ],
+)
+def test_nothing_is_told_of_what_was_not_raised(data):
+    """An exception that was only made, an error that is a value, a success, and bytes that are no entry."""
+    assert Codec().origin(data) == []
+
+
+def test_a_class_that_hides_its_traceback_is_no_trouble():
+    """What Python has noted counts."""
+
+    class SlyError(Exception):
+        @property
+        def __traceback__(self):  # type: ignore[override]
+            raise RuntimeError("go away")
+
+    def fail():
+        raise SlyError
+
+    assert Codec().origin(Codec().encode(Err(_raised(fail))))
 
 
 def test_a_cause_of_its_own_comes_back():

@@ -170,6 +170,7 @@ def test_clearing_walks_the_index(backend, put, commandstats, server, own):
     with commandstats() as asked:
         assert sum(backend.remove(names) for names in backend.walk("checkout", "user:")) == 1001
         assert backend.names() == backend.names(prefix="x") == list(backend.walk()) == backend.scopes() == []
+        assert backend.survey() == ({}, 0, [], [], True)
         assert backend.count() == 0
 
     assert asked["unlink"] == 2
@@ -234,8 +235,9 @@ def test_storing_drops_a_few_expired(put, ghosts, members):
         lambda backend: backend.count(),
         lambda backend: len(backend.names()),
         lambda backend: len(backend.scopes()),
+        lambda backend: backend.survey().matching,
     ],
-    ids=["count", "names", "scopes"],
+    ids=["count", "names", "scopes", "survey"],
 )
 def test_more_expired_than_one_sweep_takes(backend, put, ghosts, members, call):
     """What is listed is right however many have expired since."""
@@ -308,6 +310,43 @@ def test_pages_over_several_scopes(backend, put):
     assert backend.names(prefix="user:", limit=0) == []
 
 
+def test_a_survey_drops_what_is_gone_and_is_filled_up(backend, put, server, place, own):
+    """However much more than a page that is; the numbers are right at once."""
+    put(*(f"user:{number:04}" for number in range(2300)), ttl=60)
+    server.delete(*[place(f"user:{number:04}") for number in range(1, 2200)])
+
+    found = backend.survey(limit=3)
+    assert [name.key for name in found.names] == ["user:0000", "user:2200", "user:2201"]
+    assert (found.matching, found.sizes) == (101, {"checkout": 101})
+    assert server.zcard(own("expiry")) == 101
+
+
+def test_a_survey_of_foreign_things(backend, put, server, place, own):
+    """What is no string is no entry; an empty string is there; members that are no names are dropped."""
+    put("user:1", "user:2", "user:3")
+    server.delete(place("user:1"), place("user:2"))
+    server.rpush(place("user:1"), "a")
+    server.set(place("user:2"), "")
+    server.zadd(own("index"), {b"checkout\0\xff\xfe": 0, b"nothing": 0})
+
+    found = backend.survey()
+    assert found.names == [Name("checkout", f"user:{number}") for number in (1, 2, 3)]
+    assert found.heads[:2] == [b"", b""]
+    assert (found.matching, found.sizes) == (3, {"checkout": 3})
+
+
+def test_a_survey_says_when_the_index_was_lost(backend, put, server, own):
+    """The mark tells that there was one."""
+    put("user:1")
+    assert backend.survey().is_complete
+    server.delete(own("index"))
+    assert not backend.survey().is_complete
+    put("user:2")
+    assert not backend.survey().is_complete
+    backend.rebuild()
+    assert (backend.survey().is_complete, backend.survey().matching) == (True, 2)
+
+
 def test_members_that_are_no_names(backend, put, server, own, members):
     """What somebody else wrote into the index is not listed, and dropped."""
     put("user:1")
@@ -324,6 +363,9 @@ def test_more_scopes_than_one_leap_takes(backend):
     backend.write([Write(Name(scope, "user:1"), b"data") for scope in scopes])
 
     assert backend.scopes() == scopes
+    survey = backend.survey(prefix="user:", start=999, limit=10)
+    assert survey.sizes == dict.fromkeys(scopes, 1)
+    assert (survey.matching, survey.names) == (1001, [Name(scope, "user:1") for scope in scopes[999:]])
 
 
 def test_something_of_another_type_in_an_entrys_place(backend, put, server, place):

@@ -351,6 +351,36 @@ def test_counts_and_scopes(steps):
     assert [backend.count(prefix="a:"), backend.count(prefix="zz"), backend.count("none")] == [3, 0, 0]
 
 
+def test_a_survey_tells_all_that_a_page_shows(steps):
+    """How many there are in each scope, and of those asked for the number, some names and their first bytes."""
+    for key in ["a:1", "a:2", "b:1"]:
+        steps.set(key, Ok(key))
+        for namespace, version in (("checkout", 2), ("checkout-2", None), ("another", 3)):
+            StepCache(steps.alias, namespace, version=version).set(key, Ok(key))
+    backend = steps.backend
+    scopes = ["another@3", "checkout", "checkout-2", "checkout@2"]
+
+    everything = backend.survey()
+    assert everything.sizes == dict.fromkeys(scopes, 3)
+    assert list(everything.sizes) == scopes
+    assert (everything.matching, everything.is_complete) == (12, True)
+    assert everything.names == backend.names()
+    assert everything.heads == backend.heads(backend.names())
+    assert backend.survey(start=2, limit=3).names == backend.names(start=2, limit=3)
+
+    own = [name for scope in ("checkout", "checkout@2") for name in backend.names(scope)]
+    for start in range(7):
+        page = backend.survey("checkout", start=start, limit=2, size=50)
+        assert (page.matching, page.names) == (6, own[start : start + 2])
+        assert page.heads == backend.heads(page.names, 50)
+        assert page.sizes == everything.sizes
+
+    prefixed = backend.survey("checkout", "a:", start=1, limit=2)
+    assert (prefixed.matching, prefixed.names) == (4, [own[1], own[3]])
+    assert backend.survey(prefix="b", limit=0)[1:4] == (4, [], [])
+    assert backend.survey("none")[1:4] == (0, [], [])
+
+
 def test_heads_are_the_first_bytes(steps):
     """A listing reads as much of each entry as it asks for."""
     steps.set("user:1", Ok("x" * 5000))

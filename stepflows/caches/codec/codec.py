@@ -11,7 +11,8 @@ from django.core.signals import setting_changed
 
 from stepflows import conf
 from stepflows.caches.codec.entry import OK, Head, Signer, check_place, framed, head_of, opened
-from stepflows.caches.codec.exceptions import as_text, cause_of, stand_in
+from stepflows.caches.codec.exceptions import ORIGIN, as_text, cause_of, stand_in
+from stepflows.caches.codec.origin import origin_in
 from stepflows.caches.codec.refusal import located
 from stepflows.caches.codec.wire import pack, unpack
 from stepflows.engine.cache import Damaged
@@ -67,6 +68,14 @@ class Codec:
             return Err(error, cause[0] if cause else cause_of(error), stamp=stamp)
         except _UNREADABLE as exc:
             return _damaged(exc)
+
+    def origin(self, data: object) -> list[str]:
+        """Where the exception in an entry was raised, for people to read, innermost last; nothing if nobody knows."""
+        try:
+            flags, _, payload = opened(data, self.signer)
+            return [] if flags & OK else origin_in(payload, ORIGIN)
+        except _UNREADABLE:
+            return []
 
     def head(self, data: object) -> Head | Damaged:
         """What the first bytes of an entry say; :class:`Truncated` when there are too few of them."""

@@ -1,4 +1,4 @@
-"""Exceptions: class, arguments, attributes and cause; never the traceback or the locals of a frame.
+"""Exceptions: class, arguments, attributes and cause; of the traceback a few lines, and never the locals of a frame.
 
 An error that is stored must not be hidden by one about storing it, so whatever part of an exception cannot be kept
 is left out or stands as text. Each part is packed on its own, so that one part which cannot be rebuilt does not
@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from django.utils.functional import Promise
 
 from stepflows.caches.codec.classes import attributes, changed, create, fill, find, maker_of, name_of, path_of
+from stepflows.caches.codec.origin import origin_of
 from stepflows.errors import CachedStepError, ClassNotLoaded, NotCacheable
 
-__all__ = ["Pack", "Unpack", "as_text", "cause_of", "printed", "read", "stand_in", "summary", "write"]
+__all__ = ["ORIGIN", "Pack", "Unpack", "as_text", "cause_of", "printed", "read", "stand_in", "summary", "write"]
 
 logger = logging.getLogger("stepflows")
 
@@ -25,6 +26,8 @@ Pack: TypeAlias = Callable[[Any], bytes]
 Unpack: TypeAlias = Callable[[bytes | memoryview], Any]
 
 _MAX_TEXT = 1000
+#: Where among the parts of an exception it stands where that was raised.
+ORIGIN: Final = 5
 
 # The C descriptors themselves: a class may have given these names another meaning.
 _args = BaseException.__dict__["args"]
@@ -66,14 +69,16 @@ def stand_in(error: BaseException) -> CachedStepError:
 
 
 def write(error: BaseException, pack: Pack) -> list[Any]:
-    """Class path and message, and each argument, cause and attribute by itself."""
+    """Class path and message, each argument, cause and attribute by itself, and where it was raised."""
     cause = cause_of(error)
     args = _args.__get__(error)
     if isinstance(error, BaseExceptionGroup):
         # A class with a __new__ of its own may have other arguments.
         args = [_group["message"].__get__(error), list(_group["exceptions"].__get__(error))]
     kept = [_keep(arg, pack) or pack(as_text(arg)) for arg in args]
-    return [*summary(error), kept, None if cause is None else _keep(cause, pack), _state(error, pack)]
+    parts = [*summary(error), kept, None if cause is None else _keep(cause, pack), _state(error, pack)]
+    origin = origin_of(error)
+    return [*parts, origin] if origin else parts
 
 
 def _state(error: BaseException, pack: Pack) -> dict[str, bytes]:
@@ -112,6 +117,7 @@ def read(
     args: list[bytes] | None = None,
     cause: bytes | None = None,
     state: dict[str, bytes] | None = None,
+    origin: list[str] | None = None,
 ) -> BaseException:
     """The exception of such parts; a stand-in if its class is not loaded, or not as it was, or if there is no more."""
     try:
