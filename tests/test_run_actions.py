@@ -111,7 +111,12 @@ def noticed(monkeypatch):
     """Set when a run has heard that it was called off."""
     noticed = threading.Event()
     request = Cancellation.request
-    monkeypatch.setattr(Cancellation, "request", lambda cancellation: (request(cancellation), noticed.set()))
+
+    def requested(cancellation):
+        request(cancellation)
+        noticed.set()
+
+    monkeypatch.setattr(Cancellation, "request", requested)
     return noticed
 
 

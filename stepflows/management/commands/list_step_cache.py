@@ -92,7 +92,12 @@ def _as_text(place: Place, head: Head | None) -> str:
 
 def _as_json(place: Place, head: Head | None) -> str:
     scope, key = place.name
-    told = {"cache": place.alias, "workflow": workflow_of(scope), "version": namespace_of(scope)[1], "key": key}
+    told: dict[str, Any] = {
+        "cache": place.alias,
+        "workflow": workflow_of(scope),
+        "version": namespace_of(scope)[1],
+        "key": key,
+    }
     if head is None:
         return json.dumps(told | {"damaged": True})
     stamp = head.stamp
