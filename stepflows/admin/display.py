@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
 
 __all__ = ["EMPTY", "ago", "exact", "icon", "isolated", "number", "size", "span", "until"]
 
@@ -19,19 +20,37 @@ __all__ = ["EMPTY", "ago", "exact", "icon", "isolated", "number", "size", "span"
 #: What stands where there is nothing, in lists and on pages alike.
 EMPTY: Final = "-"
 
+# Whole phrases, because "2 days" is another word in "2 days ago" in many a language.
+_AGO: Final = {
+    "year": ngettext_lazy("%(num)d year ago", "%(num)d years ago", "num"),
+    "month": ngettext_lazy("%(num)d month ago", "%(num)d months ago", "num"),
+    "week": ngettext_lazy("%(num)d week ago", "%(num)d weeks ago", "num"),
+    "day": ngettext_lazy("%(num)d day ago", "%(num)d days ago", "num"),
+    "hour": ngettext_lazy("%(num)d hour ago", "%(num)d hours ago", "num"),
+    "minute": ngettext_lazy("%(num)d minute ago", "%(num)d minutes ago", "num"),
+}
+_IN: Final = {
+    "year": ngettext_lazy("in %(num)d year", "in %(num)d years", "num"),
+    "month": ngettext_lazy("in %(num)d month", "in %(num)d months", "num"),
+    "week": ngettext_lazy("in %(num)d week", "in %(num)d weeks", "num"),
+    "day": ngettext_lazy("in %(num)d day", "in %(num)d days", "num"),
+    "hour": ngettext_lazy("in %(num)d hour", "in %(num)d hours", "num"),
+    "minute": ngettext_lazy("in %(num)d minute", "in %(num)d minutes", "num"),
+}
+
 
 def ago(moment: datetime | None) -> str:
     """How long ago a moment was, and when exactly."""
     if moment is None:
         return EMPTY
     seconds = (datetime.now(moment.tzinfo) - moment).total_seconds()
-    text = _("just now") if seconds < 60 else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+    text = _("just now") if seconds < 60 else timesince(moment, time_strings=_AGO, depth=1)
     return _time(moment, text)
 
 
 def until(moment: datetime | None) -> str:
     """In how long a moment is, and when exactly; no moment is never."""
-    return _time(moment, _("in %(time)s") % {"time": timeuntil(moment, depth=1)}) if moment else _("never")
+    return _time(moment, timeuntil(moment, time_strings=_IN, depth=1)) if moment else _("never")
 
 
 def exact(moment: datetime | None) -> str:

@@ -33,7 +33,7 @@ __all__ = ["RunAdmin"]
 class RunAdmin(AgainAdmin):
     """Runs, newest first."""
 
-    list_display = ("shown_id", "shown_state", "shown_workflow", "took", "shown_steps", "shown_attempts", "age")
+    list_display = ("shown_id", "shown_state", "shown_workflow", "took", "age", "shown_steps", "shown_attempts")
     list_display_links = ("shown_id",)
     list_filter = ("state", WorkflowFilter, "created_at")
     list_per_page = 50

@@ -46,7 +46,7 @@ def test_a_moment_ago_is_just_now_and_the_future_too():
     now = timezone.now()
     assert ">just now</time>" in display.ago(now)
     assert ">just now</time>" in display.ago(now + dt.timedelta(seconds=5))
-    assert ">1\xa0minute ago</time>" in display.ago(now - dt.timedelta(seconds=61))
+    assert ">1\xa0minute\xa0ago</time>" in display.ago(now - dt.timedelta(seconds=61))
 
 
 def test_the_exact_moment_is_told_in_the_sites_zone():
