@@ -13,7 +13,7 @@ endef
 export OLD_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage bench lint style types layers lock clean
+.PHONY: help demo serve test coverage bench screenshots lint style types layers messages lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 
 bench: $(PEERS)  ## what steps cost beside the alternatives, in one run (ARGS="hit map" for a part of it)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+screenshots: $(STAMP)  ## the pictures of the README, taken from the example shop with Chromium
+	@$(BIN)/python -m tests.screenshots
+
 lint: style types layers  ## style, types, layers
 
 style: $(STAMP)
@@ -45,6 +48,11 @@ types: $(STAMP)
 
 layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
+
+messages: $(STAMP)  ## collect what is to be translated, and compile the translations (needs gettext)
+	@command -v xgettext msgfmt >/dev/null || { echo "make messages needs xgettext and msgfmt; install the gettext tools."; exit 1; }
+	@cd stepflows && ../$(BIN)/django-admin makemessages --locale de --no-obsolete --no-wrap --add-location file -v 0
+	@cd stepflows && ../$(BIN)/django-admin compilemessages --locale de -v 0
 
 lock:  ## pin anew what pyproject.toml asks for
 	@PYTHON="$(PYTHON)" sh .ci/lock

@@ -21,6 +21,7 @@ from redis import VERSION, Redis
 from stepflows.caches.keeper import keeper
 from tests import settings as site
 from tests.brokers import Broker
+from tests.chromium import chromium_path
 from tests.postgres import end_other_sessions, running_postgres
 from tests.servers import CommandStats, Valkey, counted_commands, running_server
 
@@ -29,17 +30,10 @@ CACHE_ALIASES = ["locmem", "database", "file", "redis", "django_redis"]
 REDIS_ALIASES = ["redis", "django_redis"]
 # What older ones have no part in.
 collect_ignore = ["caches/test_shortcut.py"] if VERSION < (6,) else []
-_CHROMIUM_NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 # A slow machine is no failure; the time limit of the test itself holds.
 hypothesis_settings.register_profile("stepflows", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("stepflows")
-
-
-def chromium_path() -> str | None:
-    """The browser to drive: ``CHROMIUM``, or the first one on the path."""
-    names = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else _CHROMIUM_NAMES
-    return next(filter(None, map(shutil.which, names)), None)
 
 
 def pytest_report_header() -> list[str]:

@@ -31,6 +31,7 @@ OUTCOMES: Final = {
     "cached": ("yes", _("from the cache")),
     "waited": ("yes", _("done by another run")),
     "running": ("clock", _("under way")),
+    "interrupted": ("alert", _("broken off")),
     "error": ("no", _("error")),
     "replayed_error": ("no", _("error from the cache")),
 }

@@ -13,16 +13,8 @@ from django.test import Client
 from playwright.sync_api import Browser, Page, Playwright, Route, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-#: What keeps it from looking for servers of its maker, and lets it run as root.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.chromium import ARGUMENTS
+
 POLICY = "default-src 'self'"
 
 Scenario = Callable[[Page], Any]
