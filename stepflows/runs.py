@@ -26,6 +26,7 @@ from stepflows.errors import DamagedEntry, InvalidUse, NotCacheable, RunLost
 from stepflows.heartbeat import heartbeat
 from stepflows.models import Run
 from stepflows.models.run import from_now
+from stepflows.models.statements import read
 from stepflows.registry import registry
 from stepflows.results import Err, Result
 from stepflows.steplog import StepLog
@@ -182,10 +183,7 @@ class _Attempt:
 
 def _claim(run_id: UUID | str, worker: str) -> Run | None:
     """Take the run, by a statement that only one of many can win."""
-    try:
-        run = Run.objects.using(router.db_for_write(Run)).get(pk=run_id, state=Run.State.QUEUED)
-    except Run.DoesNotExist:
-        run = None
+    run = read(Run, router.db_for_write(Run), {"id": run_id, "state": Run.State.QUEUED})
     if run and run.hand_over(
         state=Run.State.RUNNING,
         attempts=run.attempts + 1,

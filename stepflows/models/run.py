@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
 from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
@@ -20,6 +20,7 @@ from stepflows.caches import loads
 from stepflows.definitions import RegisteredWorkflow, Workflow
 from stepflows.errors import DamagedEntry, InvalidUse
 from stepflows.messages import intend, publish
+from stepflows.models.statements import update
 from stepflows.registry import registry
 from stepflows.results import Err, FailedStep, Result
 
@@ -227,10 +228,10 @@ class Run(models.Model):
 
     def hand_over(self, **fields: Any) -> bool:
         """Change the row, unless somebody else has since this object read it; whether it was done."""
-        rows = self._rows().filter(state=self.state, epoch=self.epoch)
-        done = rows.update(**fields, epoch=self.epoch + 1)
+        fields["epoch"] = self.epoch + 1
+        done = update(Run, self._database, {"id": self.pk, "state": self.state, "epoch": self.epoch}, fields)
         if done:
-            self._set(**fields, epoch=self.epoch + 1)
+            self._set(**fields)
         return done > 0
 
     def renew(self, **fields: Any) -> bool:
@@ -351,6 +352,7 @@ class Run(models.Model):
             ) from None
 
 
+@lru_cache
 def from_now(seconds: float) -> Any:
     """That many seconds from now on the clock of the database."""
     return Now() + timedelta(seconds=seconds)

@@ -124,7 +124,7 @@ def _written(times: int) -> list[str]:
     """The rows of as many runs, as ``delay`` writes them."""
     arguments = dumps(Ok(((), {})))
     # Nobody sends them again meanwhile.
-    runs = [Run(workflow=tasks.RUN, arguments=arguments, sent=1, due_at=from_now(3600)) for _ in range(times)]
+    runs = [Run(workflow=tasks.RUN, arguments=arguments, due_at=from_now(3600)) for _ in range(times)]
     return [str(run.pk) for run in Run.objects.bulk_create(runs, batch_size=500)]
 
 

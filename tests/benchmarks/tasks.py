@@ -26,7 +26,7 @@ def one_step(step: Step, deps: object) -> object:
 @shared_task(name="bench.one_row", acks_late=True, ignore_result=True)
 def one_row(number: int) -> None:
     """Insert one row and update it, with what is in the row of a run before and after it."""
-    row = Run.objects.create(workflow=RUN, arguments=b"x" * 40, sent=1)
+    row = Run.objects.create(workflow=RUN, arguments=b"x" * 40)
     now = timezone.now()
     step = {"label": "fetch", "key": KEY, "outcome": "cached", "offset": 0.001, "duration": 0.0, "attempt": 1}
     Run.objects.filter(pk=row.pk).update(
