@@ -28,6 +28,9 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module")
 def _worker(_valkey_server, django_db_setup, _folder):
+    with Redis.from_url(site.BROKER_URL) as broker:
+        # What workers that were killed never acknowledged.
+        broker.flushdb()
     with running_worker(_folder, "celery", "slow") as process:
         yield process
 
