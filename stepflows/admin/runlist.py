@@ -60,13 +60,14 @@ class RunList(ChangeList):
         first, last = self._ends()
         given = (self.params.get(f"{_DATE}__{part}") or "" for part in _PARTS)
         parts = [int(part) for part in takewhile(bool, given)]
+        name = {"field_name": self.opts.get_field(_DATE).verbose_name}  # which Django shows since version 6.1
         if first is None or last is None:
-            return {"show": bool(parts), "back": self._back(parts)} if parts else {}
+            return {"show": bool(parts), "back": self._back(parts), **name} if parts else {}
         if not parts and first.year == last.year:
             parts = [first.year]
             if first.month == last.month:
                 parts.append(first.month)
-        return {"show": True, "back": self._back(parts), "choices": list(self._choices(parts, first, last))}
+        return {"show": True, "back": self._back(parts), "choices": list(self._choices(parts, first, last)), **name}
 
     def _ends(self) -> tuple[dt.datetime | None, dt.datetime | None]:
         """When the first and the last of the runs that are listed were made."""
