@@ -17,6 +17,14 @@ SETTINGS = """
 INSTALLED_APPS += ["stepflows"]
 """
 
+#: What a project would miss without an error.
+NEEDED = (
+    "stepflows/locale/de/LC_MESSAGES/django.mo",
+    "stepflows/migrations/0001_initial.py",
+    "stepflows/py.typed",
+    "stepflows/static/stepflows/admin.css",
+)
+
 #: The same workflow twice: the second time nothing runs.
 SCRIPT = """
 import os
@@ -79,7 +87,7 @@ def _inspect(wheel: Path) -> None:
     expected = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
     _same("The wheel lacks", expected - held)
     _same("The wheel should not hold", held - expected)
-    _same("The sources lack", {"stepflows/py.typed", "stepflows/migrations/0001_initial.py"} - held)
+    _same("The sources lack", set(NEEDED) - held)
 
 
 def _same(complaint: str, names: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from django.template.defaultfilters import filesizeformat
 from django.templatetags.static import static
@@ -21,22 +21,28 @@ __all__ = ["EMPTY", "ago", "exact", "icon", "isolated", "number", "size", "span"
 EMPTY: Final = "-"
 
 # Whole phrases, because "2 days" is another word in "2 days ago" in many a language.
-_AGO: Final = {
-    "year": ngettext_lazy("%(num)d year ago", "%(num)d years ago", "num"),
-    "month": ngettext_lazy("%(num)d month ago", "%(num)d months ago", "num"),
-    "week": ngettext_lazy("%(num)d week ago", "%(num)d weeks ago", "num"),
-    "day": ngettext_lazy("%(num)d day ago", "%(num)d days ago", "num"),
-    "hour": ngettext_lazy("%(num)d hour ago", "%(num)d hours ago", "num"),
-    "minute": ngettext_lazy("%(num)d minute ago", "%(num)d minutes ago", "num"),
-}
-_IN: Final = {
-    "year": ngettext_lazy("in %(num)d year", "in %(num)d years", "num"),
-    "month": ngettext_lazy("in %(num)d month", "in %(num)d months", "num"),
-    "week": ngettext_lazy("in %(num)d week", "in %(num)d weeks", "num"),
-    "day": ngettext_lazy("in %(num)d day", "in %(num)d days", "num"),
-    "hour": ngettext_lazy("in %(num)d hour", "in %(num)d hours", "num"),
-    "minute": ngettext_lazy("in %(num)d minute", "in %(num)d minutes", "num"),
-}
+_AGO: Final = cast(
+    "dict[str, str]",
+    {
+        "year": ngettext_lazy("%(num)d year ago", "%(num)d years ago", "num"),
+        "month": ngettext_lazy("%(num)d month ago", "%(num)d months ago", "num"),
+        "week": ngettext_lazy("%(num)d week ago", "%(num)d weeks ago", "num"),
+        "day": ngettext_lazy("%(num)d day ago", "%(num)d days ago", "num"),
+        "hour": ngettext_lazy("%(num)d hour ago", "%(num)d hours ago", "num"),
+        "minute": ngettext_lazy("%(num)d minute ago", "%(num)d minutes ago", "num"),
+    },
+)
+_IN: Final = cast(
+    "dict[str, str]",
+    {
+        "year": ngettext_lazy("in %(num)d year", "in %(num)d years", "num"),
+        "month": ngettext_lazy("in %(num)d month", "in %(num)d months", "num"),
+        "week": ngettext_lazy("in %(num)d week", "in %(num)d weeks", "num"),
+        "day": ngettext_lazy("in %(num)d day", "in %(num)d days", "num"),
+        "hour": ngettext_lazy("in %(num)d hour", "in %(num)d hours", "num"),
+        "minute": ngettext_lazy("in %(num)d minute", "in %(num)d minutes", "num"),
+    },
+)
 
 
 def ago(moment: datetime | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -22,6 +23,9 @@ from stepflows.errors import StepflowsError
 from stepflows.models import Run
 
 __all__ = ["Attempt", "Fact", "attempts_of", "elapsed", "facts_of", "shown_state", "values_of"]
+
+#: What :mod:`stepflows.recovery` writes into the history.
+_LOST: Final = re.compile(r"not heard of for (\S+) s")
 
 
 def elapsed(run: Run) -> float | None:
@@ -72,7 +76,9 @@ def _attempt(number: int, given: dict[str, Any], links: Links) -> Attempt:
 
 
 def _reason(reason: str) -> str:
-    """Why an attempt ended: a state, of which there are translations, or a text."""
+    """Why an attempt ended: a state or a loss, of which there are translations, or an exception's text."""
+    if lost := _LOST.fullmatch(reason):
+        return gettext("not heard of for %(seconds)s s") % {"seconds": lost[1]}
     return str(dict(Run.State.choices).get(reason, reason))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 
 from stepflows.cachedsteps import (
     Place,
@@ -95,6 +95,7 @@ class Command(BaseCommand):
             "--json", action="store_true", help="Print what was done as one JSON object; with --noinput or --dry-run."
         )
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         _check_what_is_said(options)
         if options["json"]:

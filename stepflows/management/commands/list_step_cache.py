@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.utils import timezone
 
 from stepflows.cachedsteps import Place, Selection, aliases_in_use, heads, lost_indexes, printable, rebuild, workflow_of
@@ -40,6 +40,7 @@ class Command(BaseCommand):
             "--rebuild", action="store_true", help="First look through the whole cache and list what is there anew."
         )
 
+    @no_translations
     def handle(self, *args: Any, **options: Any) -> None:
         if options["limit"] < 0:
             raise CommandError("--limit is negative; give how many lines to print, or 0 for all.")
