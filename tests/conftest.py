@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -34,6 +35,12 @@ collect_ignore = ["caches/test_shortcut.py"] if VERSION < (6,) else []
 # A slow machine is no failure; the time limit of the test itself holds.
 hypothesis_settings.register_profile("stepflows", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("stepflows")
+
+
+def pytest_configure() -> None:
+    """Be interrupted like any program, although a shell that starts one with ``&`` tells it and its children not to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

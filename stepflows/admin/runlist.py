@@ -60,7 +60,7 @@ class RunList(ChangeList):
         first, last = self._ends()
         given = (self.params.get(f"{_DATE}__{part}") or "" for part in _PARTS)
         parts = [int(part) for part in takewhile(bool, given)]
-        name = {"field_name": self.opts.get_field(_DATE).verbose_name}  # which Django shows since version 6.1
+        name = {"field_name": Run._meta.get_field(_DATE).verbose_name}  # which Django shows since version 6.1
         if first is None or last is None:
             return {"show": bool(parts), "back": self._back(parts), **name} if parts else {}
         if not parts and first.year == last.year:

@@ -17,7 +17,7 @@ from tests.settings import _free_port
 __all__ = ["PATIENCE", "Single", "await_until", "running_single"]
 
 #: Seconds until a test gives up on something that has to happen.
-PATIENCE = 20
+PATIENCE = 40
 
 
 class Single:
