@@ -10,7 +10,7 @@ from stepflows.engine.cache import Busy, Entry
 from stepflows.engine.transactions import Transaction
 from stepflows.results import Result
 
-__all__ = ["Deferral", "deferral", "is_any_here"]
+__all__ = ["Deferral", "is_any_here", "is_deferred", "result_here"]
 
 _deferrals: Final[dict[tuple[str, str], Deferral]] = {}
 
@@ -77,6 +77,12 @@ def is_any_here() -> bool:
     return any(deferral.is_here() for deferral in list(_deferrals.values()))
 
 
-def deferral(busy: Busy, key: str) -> Deferral | None:
-    """What waits, in this process, for a commit, if the lease is that of such a result."""
-    return _deferrals.get((busy.token, key))
+def is_deferred(busy: Busy, key: str) -> bool:
+    """Whether a result waits under this lease, in this process, for a commit."""
+    return (busy.token, key) in _deferrals
+
+
+def result_here(busy: Busy, key: str) -> Result[Any] | None:
+    """What waits under this lease for the commit of a transaction that the calling thread is inside of, if anything."""
+    found = _deferrals.get((busy.token, key))
+    return found.result if found and found.is_here() else None

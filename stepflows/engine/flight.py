@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from stepflows.engine.cache import Busy, Claimed, Lease, Lost
 from stepflows.engine.calls import holding
 from stepflows.engine.context import RunContext, judge, logger
-from stepflows.engine.deferrals import deferral, is_any_here
+from stepflows.engine.deferrals import is_any_here, is_deferred
 from stepflows.engine.execution import Executed, Request, Work, execute, step_event, where
 from stepflows.engine.operations import Claim, Deferred, Operation, Outcome, Pause, Plan, Raised, Together
 from stepflows.engine.policy import is_failure
@@ -165,7 +165,7 @@ class _Flight:
         if any(token == busy.token for token, _ in mine):
             # Of the same map as an enclosing step: it may have its turn only after that one.
             self._leases[key] = None
-        elif deferral(busy, key):
+        elif is_deferred(busy, key):
             result: Result[Any] | None = yield Deferred(busy, key)
             if result is not None and request.refresh:
                 self._leases[key] = None

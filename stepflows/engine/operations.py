@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from stepflows.engine.cache import Busy, Entry, Lease
 from stepflows.engine.events import Event
@@ -16,6 +16,7 @@ from stepflows.engine.transactions import Transaction
 from stepflows.results import Err, Result
 
 __all__ = [
+    "LAST",
     "Call",
     "Claim",
     "Defer",
@@ -119,6 +120,11 @@ class Call(NamedTuple):
     #: What is done with the outcome if the waiting is cancelled while a thread is at it.
     late: Callable[[Outcome], Plan] | None = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the result is to be stored, so that it matters in which transaction it is made."""
+        return self.step is not None and self.step.key is not None
+
 
 class Together(NamedTuple):
     """Drive plans at the same time, at most ``limit`` of them. Answer: a :class:`Gathering`.
@@ -130,6 +136,10 @@ class Together(NamedTuple):
     plans: Sequence[Plan]
     limit: int | None = None
     then: Callable[[Sequence[int]], Plan] | None = None
+
+    def width(self, most: int) -> int:
+        """How many of them at a time, where that may be so many at most."""
+        return min(self.limit or most, most, len(self.plans))
 
 
 class Pause(NamedTuple):
@@ -147,6 +157,8 @@ class Emit(NamedTuple):
 Operation: TypeAlias = (
     Load | LoadMany | Keys | Claim | Store | Defer | Deferred | Release | Call | Together | Pause | Emit
 )
+#: What follows after a function has run; it is done even if the run is called off.
+LAST: Final = (Emit, Release, Store, Defer)
 Plan: TypeAlias = Generator[Operation, Any, Result[Any]]
 
 
