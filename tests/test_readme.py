@@ -14,7 +14,7 @@ import pytest
 
 from stepflows import Err, Ok, Retry, StepCache, conf, create_workflow, workflow
 from stepflows.conf import Settings
-from stepflows.engine.steps import StepOptions
+from stepflows.engine.requests import StepOptions
 from stepflows.options import WorkflowOptions
 from stepflows.registry import registry
 from stepflows.testing import CacheConformance
