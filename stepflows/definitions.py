@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack, overload
 
@@ -11,8 +11,10 @@ from asgiref.sync import sync_to_async
 from celery import exceptions as celery_exceptions
 
 from stepflows import signals
+from stepflows.bodies import Body, check_body, not_taken
 from stepflows.caches import StepCache, resolve
 from stepflows.database import DjangoThreads
+from stepflows.dependencies import Dependencies
 from stepflows.engine import plan
 from stepflows.engine.calls import is_async
 from stepflows.engine.cancellation import Cancellation
@@ -20,7 +22,7 @@ from stepflows.engine.context import RunContext
 from stepflows.engine.drivers import AsyncDriver, Driver
 from stepflows.engine.events import Listener
 from stepflows.engine.keys import Prefetch, check_name, check_prefetch
-from stepflows.engine.loops import discard, wait_for
+from stepflows.engine.loops import wait_for
 from stepflows.engine.policy import UNSET, Unset, add_interrupts
 from stepflows.engine.steps import AsyncStep, Step
 from stepflows.errors import InvalidUse
@@ -44,31 +46,6 @@ add_interrupts(
     celery_exceptions.TaskRevokedError,
     celery_exceptions.WorkerLostError,
 )
-
-
-class Dependencies:
-    """A mapping read by attribute. It is looked into at each use, so a test may replace what is in it."""
-
-    __slots__ = ("_mapping",)
-
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        self._mapping = mapping
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_mapping":
-            # A copy that is being made does not have it yet.
-            raise AttributeError(name)
-        try:
-            return self._mapping[name]
-        except KeyError:
-            known = ", ".join(map(str, self._mapping)) or "none"
-            raise AttributeError(f"The workflow has no dependency {name!r}. Its deps are: {known}.") from None
-
-    def __getitem__(self, name: str) -> Any:
-        return self._mapping[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._mapping)
 
 
 class _Workflow:
@@ -122,14 +99,15 @@ class _Workflow:
         listeners: Sequence[Listener] = (),
         cancellation: Cancellation | None = None,
     ) -> Result[Any]:
-        _check_body(self.name, body)
+        check_body(self.name, body)
         prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
         if is_async(body):
             raise InvalidUse(f"Workflow {self.name!r}: run was given an async body. Use: await workflow.arun(...).")
         listeners = self._listeners(signals.send, listeners)
         run = self._context(listeners, run_id)
         driver = Driver(self._cache, listeners, DjangoThreads(), cancellation)
-        return driver.drive(plan.workflow(run, partial(self._call, body, Step(run, driver), args, kwargs), prefetch))
+        call = partial(Body(self.name, body, self.deps, args, kwargs).call, Step(run, driver))
+        return driver.drive(plan.workflow(run, call, prefetch))
 
     async def _arun(
         self,
@@ -142,51 +120,23 @@ class _Workflow:
         listeners: Sequence[Listener] = (),
         cancellation: Cancellation | None = None,
     ) -> Result[Any]:
-        _check_body(self.name, body)
+        check_body(self.name, body)
         prefetch = check_prefetch(prefetch, f"workflow {self.name!r}")
         alisteners = self._listeners(signals.asend, listeners)
         run = self._context(alisteners, run_id)
         driver = AsyncDriver(self._cache, alisteners, DjangoThreads(), cancellation=cancellation)
+        called = Body(self.name, body, self.deps, args, kwargs)
         if is_async(body):
-            call = partial(self._acall, body, AsyncStep(run, driver), args, kwargs)
+            call = partial(called.acall, AsyncStep(run, driver))
             return await driver.drive(plan.workflow(run, call, prefetch))
         # In its thread the body is an ordinary sync one, with listeners called there.
         sync = Driver(self._cache, self._listeners(signals.send, listeners), DjangoThreads())
         try:
-            call = partial(self._call, body, Step(run, sync), args, kwargs)
+            call = partial(called.call, Step(run, sync))
             return await driver.drive(plan.workflow(run, call, prefetch))
         finally:
             # Nobody waits for a thread that is still at it after a cancellation.
             sync.cancellation.request()
-
-    def _call(self, body: Callable[..., Any], step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        try:
-            value = body(step, self.deps, *args, **kwargs)
-        except TypeError as error:
-            if not _of_the_call(error):
-                raise
-            raise self._not_taken(error) from error
-        return self._not_awaitable(value, "Write it as async def and use arun.")
-
-    async def _acall(
-        self, body: Callable[..., Any], step: AsyncStep, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        try:
-            value = await body(step, self.deps, *args, **kwargs)
-        except TypeError as error:
-            if not _of_the_call(error):
-                raise
-            raise self._not_taken(error) from error
-        return self._not_awaitable(value, "Steps of an async body have to be awaited: await step(...).")
-
-    def _not_awaitable(self, value: Any, remedy: str) -> Any:
-        if not inspect.isawaitable(value):
-            return value
-        discard(value)
-        raise InvalidUse(f"Workflow {self.name!r}: the body returned an awaitable. {remedy}")
-
-    def _not_taken(self, error: TypeError) -> InvalidUse:
-        return InvalidUse(f"Workflow {self.name!r}: the body does not take these arguments: {error}.")
 
     def _context(self, listeners: Sequence[Listener], run_id: str | None) -> RunContext:
         cache = self._cache
@@ -211,32 +161,6 @@ class _Workflow:
         if signals.step_event.has_listeners(Workflow):
             listeners.append(partial(send, Workflow))
         return listeners
-
-
-def _check_body(name: str, body: Any) -> None:
-    if not callable(body):
-        raise InvalidUse(f"Workflow {name!r}: the body is {body!r}; it must be a function, def body(step, deps, ...).")
-    if "prefetch" in _parameters(body):
-        raise InvalidUse(
-            f"Workflow {name!r}: the body has a parameter prefetch, which is an argument of run() itself. Rename it."
-        )
-    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise InvalidUse(
-            f"Workflow {name!r}: the body is a generator, so nothing in it would run. Take the yield away."
-        )
-
-
-def _parameters(body: Callable[..., Any]) -> Collection[str]:
-    try:
-        return inspect.signature(body).parameters
-    except (TypeError, ValueError):
-        # Some objects have no signature to look at.
-        return ()
-
-
-def _of_the_call(error: TypeError) -> bool:
-    """Whether the call itself failed, for its arguments, and not something inside what was called."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 class Workflow(_Workflow):
@@ -372,7 +296,7 @@ class RegisteredWorkflow(_Workflow, Generic[P]):
         try:
             inspect.signature(self.body).bind(None, None, *args, **kwargs)
         except TypeError as error:
-            raise self._not_taken(error) from None
+            raise not_taken(self.name, error) from None
         return registry.dispatch(self.name, tuple(args), kwargs, options)
 
 
@@ -397,7 +321,7 @@ def workflow(
     checked = Options.of(f"workflow {name!r}", Options(cache=StepCache()), options)
 
     def register(body: Callable[Concatenate[Any, Any, P], Any]) -> RegisteredWorkflow[P]:
-        _check_body(name, body)
+        check_body(name, body)
         registered: RegisteredWorkflow[P] = RegisteredWorkflow(name, deps, checked, body)
         registry.add(registered)
         return registered
