@@ -1,11 +1,13 @@
 """Redis: connections in threads, in forked processes and on event loops."""
 
 import asyncio
+import faulthandler
 import itertools
 import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ from tests.servers import running_server
 from tests.settings import _free_port
 
 NAME = Name("checkout", "user:1")
+#: Seconds after which a process that should have answered is taken to hang.
+HANGS = 60
 DJANGO = "django.core.cache.backends.redis.RedisCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
 
@@ -112,15 +116,17 @@ def test_a_forked_process_has_its_own(backend, redis_alias):
     receiver, sender = context.Pipe(duplex=False)
 
     def child():
+        # One that hangs says where, and ends.
+        faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.__stderr__)
         found = [backend.read(NAME), async_to_sync(backend.aread)(NAME)]
         sender.send([*found, backend.claim([NAME], "token", 1)])
 
     process = context.Process(target=child)
     process.start()
+    sender.close()
     assert [backend.read(NAME), asyncio.run(backend.aread(NAME))] == [b"data"] * 2
     assert receiver.recv() == [b"data", b"data", [b"data"]]
     process.join()
-    sender.close()
     receiver.close()
     assert process.exitcode == 0
 

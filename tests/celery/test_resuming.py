@@ -26,19 +26,24 @@ pytestmark = [pytest.mark.worker, pytest.mark.django_db(transaction=True)]
 ITEMS = 1000
 
 
-@pytest.fixture(scope="module")
-def worker(_valkey_server, django_db_setup, _folder):
-    """It has looked when it was started, and does not look again while the tests last."""
-    with running(Worker(_folder, "resuming", environment=heart(1000))):
-        yield
-
-
 def lost(name):
     """A run whose worker is gone."""
     open_gate(name)
     past = timezone.now() - timedelta(minutes=1)
     fields = {"state": "running", "attempts": 1, "worker": "gone@here", "started_at": past, "due_at": past}
     return Run.objects.create(workflow=gated.name, arguments=dumps(Ok(((name,), {}))), queue="resuming", **fields)
+
+
+@pytest.fixture(scope="module")
+def worker(_valkey_server, django_db_setup, django_db_blocker, _folder):
+    """It looks when it is started, which is over, and does not look again while the tests last."""
+    with django_db_blocker.unblock():
+        found = lost("the worker's own")
+    with running(Worker(_folder, "resuming", environment=heart(1000))):
+        with django_db_blocker.unblock():
+            found.wait(PATIENCE)
+            found.delete()
+        yield
 
 
 @pytest.fixture
