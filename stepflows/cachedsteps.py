@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -30,7 +31,9 @@ __all__ = [
     "Selection",
     "aliases_in_use",
     "heads",
+    "legible",
     "lost_indexes",
+    "moment_of",
     "printable",
     "rebuild",
     "remove",
@@ -63,7 +66,8 @@ class Place(NamedTuple):
             alias, scope, key = decoded.decode("utf-8", "surrogatepass").split("\0", 2)
         except (binascii.Error, ValueError):
             return None
-        return cls(alias, Name(scope, key))
+        # Other scopes lead to what is no entry, such as a lease.
+        return cls(alias, Name(scope, key)) if scope_of(*namespace_of(scope)) == scope else None
 
 
 @dataclass(frozen=True)
@@ -239,5 +243,19 @@ def workflow_of(scope: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without lone surrogates, which no page and no database takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """The text without lone surrogates and zeros, which not every page and database takes."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def legible(text: str, kept: str = "") -> str:
+    """The text with escapes for what a terminal would obey instead of showing it, such as a new line, unless kept."""
+    return "".join(sign if sign.isprintable() or sign in kept else ascii(sign)[1:-1] for sign in text)
+
+
+def moment_of(seconds: float | None) -> datetime | None:
+    """The time of a stamp, or ``None`` for what is none that any time zone could show."""
+    try:
+        moment = None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment if moment and MINYEAR < moment.year < MAXYEAR else None

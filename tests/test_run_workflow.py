@@ -218,6 +218,13 @@ def test_async_queues_it_and_prints_the_id(valkey):
     assert (queued.workflow, queued.kwargs, queued.state) == ("flows.order", {"order_id": 7}, "queued")
 
 
+def test_async_without_tables_says_to_run_migrate(no_table):
+    """A plain message in the place of a traceback."""
+    with pytest.raises(CommandError, match=r"written: .*stepflows_run.*\. Run manage\.py migrate if") as caught:
+        run("--arg", "order_id=7", "--async", name="flows.order")
+    assert caught.value.returncode == 1
+
+
 def test_the_exit_code_tells(valkey):
     """0 for Ok, 1 for Err, as a shell sees it; and the steps are in the cache for the next one."""
     notes.forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import isfinite
 from typing import Final, cast
 
 from django.template.defaultfilters import filesizeformat
@@ -69,7 +70,7 @@ def exact(moment: datetime | None) -> str:
 
 def span(seconds: float | None) -> str:
     """A span of time, as exactly as one wants to know it."""
-    if seconds is None:
+    if seconds is None or not isfinite(seconds):
         return EMPTY
     if seconds < 1:
         return _("%(count)s ms") % {"count": formats.number_format(seconds * 1000, 0 if seconds >= 0.01 else 1)}

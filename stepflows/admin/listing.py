@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 
 from django.db import NotSupportedError
 from django.db.models import QuerySet
 
-from stepflows.cachedsteps import Listing, Place, Selection, heads, printable, remove, workflow_of
+from stepflows.cachedsteps import Listing, Place, Selection, heads, moment_of, printable, remove, workflow_of
 from stepflows.caches.codec import Head
 from stepflows.caches.names import namespace_of
 from stepflows.engine.cache import Damaged
@@ -143,13 +142,5 @@ def _step(place: Place, head: Head | Damaged) -> CachedStep:
         step.size = head.size
         step.label, step.run_id = printable(stamp.label), printable(stamp.run_id)
         step.duration = stamp.duration
-        step.stored_at, step.expires_at = _moment(stamp.stored_at), _moment(stamp.expires_at)
+        step.stored_at, step.expires_at = moment_of(stamp.stored_at), moment_of(stamp.expires_at)
     return step
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    """The time, or ``None`` for what is none."""
-    try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

@@ -65,7 +65,7 @@ def shown_outcome(found: Ok[Any] | Err | Damaged | Missing | None, origin: Seque
     if not isinstance(found, Err):
         return []
     if isinstance(found.error, ClassNotLoaded):
-        return [Shown(_("Value"), found.error.name, printable(str(found.error)), is_note=True)]
+        return [Shown(_("Value"), _part_of(found.error, "name"), _text_of(found.error), is_note=True)]
     parts = [replace(_shown_error(_("Error"), found.error), origin=list(map(printable, origin)))]
     return parts if found.cause is None else [*parts, _shown_error(_("Cause"), found.cause)]
 
@@ -86,12 +86,22 @@ def _shown_error(title: str, error: Any) -> Shown:
     if not isinstance(error, BaseException):
         return shown_value(title, error)
     if isinstance(error, CachedStepError):
-        return Shown(title, error.name, printable(error.message)[:_CUT])
+        return Shown(title, _part_of(error, "name"), _part_of(error, "message"))
+    return Shown(title, _type_name(error), _text_of(error))
+
+
+def _text_of(error: BaseException) -> str:
     try:
         message = str(error) or repr(error)
     except Exception as failure:
         message = _("Its str() failed: %(error)s") % {"error": f"{type(failure).__name__}: {failure}"}
-    return Shown(title, _type_name(error), printable(message)[:_CUT])
+    return printable(message)[:_CUT]
+
+
+def _part_of(error: BaseException, name: str) -> str:
+    """One of its texts, which it may lack if it was not made by its class but by whoever wrote the entry."""
+    part = getattr(error, name, "")
+    return printable(part)[:_CUT] if isinstance(part, str) else ""
 
 
 def _damage(found: Damaged) -> str:

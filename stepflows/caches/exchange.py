@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from stepflows.caches.backend import Answer, Backend, Held, Hold, Write
 from stepflows.caches.codec import current_codec
 from stepflows.caches.keeper import HeldLease, keeper
-from stepflows.caches.mapping import remaining
+from stepflows.caches.mapping import judged, remaining
 from stepflows.caches.names import Name
 from stepflows.engine.cache import LOST, MISSING, Busy, Claimed, Damaged, Entry, Lease, Lookup, Standing
 from stepflows.errors import NotCacheable
@@ -150,8 +149,7 @@ def _is_for_ever(found: Ok[Any] | Err | Damaged) -> bool:
 
 
 def _unexpired(found: Ok[Any] | Err | Damaged) -> Lookup:
-    stamp = None if isinstance(found, Damaged) else found.stamp
-    return MISSING if stamp is not None and stamp.expired(time.time()) else found
+    return found if isinstance(found, Damaged) else judged(found)
 
 
 def drive(backend: Backend, calls: Calls[T]) -> T:

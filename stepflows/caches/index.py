@@ -34,6 +34,8 @@ Range = tuple[bytes, bytes]
 
 # Above every byte of UTF-8.
 _TOP: Final = b"\xff"
+# Above all members of a scope, whatever bytes somebody has put there.
+_BEYOND: Final = b"\1"
 EVERYTHING: Final[Range] = (b"", _TOP)
 
 #: How much one command reads, claims or writes: while it does, the server keeps everybody else waiting.
@@ -94,7 +96,7 @@ class Index:
             scopes += map(_text, found)
             if len(found) < BATCH:
                 return scopes
-            low = found[-1] + b"\0" + _TOP
+            low = found[-1] + _BEYOND
 
     def survey(self, plain: str | None, prefix: str, start: int, limit: int, size: int) -> Flow[Survey | None]:
         """See :meth:`~stepflows.caches.backend.Backend.survey`; ``None`` if some had gone, and was dropped."""

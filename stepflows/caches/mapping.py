@@ -9,6 +9,7 @@ from typing import Any
 from stepflows.caches import local
 from stepflows.caches.backend import reaching
 from stepflows.engine.cache import MISSING, Busy, Claimed, Damaged, Entry, Lease, Lookup, Standing
+from stepflows.engine.policy import is_failure, is_interrupt
 from stepflows.results import Err, Ok, Result
 
 __all__ = ["MappingCache", "expired", "judged", "remaining"]
@@ -108,9 +109,17 @@ def judged(found: object) -> Lookup:
     if found is MISSING:
         return MISSING
     if isinstance(found, Ok | Err):
-        return MISSING if expired(found) else found
+        return MISSING if expired(found) else _replayable(found)
     kind = type(found).__name__
     return Damaged(f"holds {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}, not a Result")
+
+
+def _replayable(found: Result[Any]) -> Result[Any] | Damaged:
+    """The same, unless raising its error would end a task or a worker: no step stores such, so somebody else has."""
+    error = found.error if isinstance(found, Err) else None
+    if isinstance(error, BaseException) and (is_interrupt(error) or not is_failure(error)):
+        return Damaged(f"it holds a {type(error).__name__}, which is never stored")
+    return found
 
 
 def expired(result: Result[Any]) -> bool:

@@ -182,7 +182,7 @@ for i = 1, tonumber(ARGV[2]) do
     local member = redis.call('ZRANGEBYLEX', KEYS[1], low, '(\255', 'LIMIT', 0, 1)[1]
     if not member then break end
     found[i] = string.sub(member, 1, (string.find(member, '\0', 1, true) or #member + 1) - 1)
-    low = '[' .. found[i] .. '\0\255'
+    low = '[' .. found[i] .. '\1'
 end
 return {0, found}
 """
@@ -202,8 +202,8 @@ local rank, total = below(low), below('\255')
 while rank < total and #scopes < most do
     local member = redis.call('ZRANGE', KEYS[1], rank, rank)[1]
     local scope = string.sub(member, 1, (string.find(member, '\0', 1, true) or #member + 1) - 1)
-    local first, stop = rank, math.max(below(scope .. '\0\255'), rank + 1)
-    low, rank = scope .. '\0\255', stop
+    local first, stop = rank, math.max(below(scope .. '\1'), rank + 1)
+    low, rank = scope .. '\1', stop
     scopes[#scopes + 1], sizes[#sizes + 1] = scope, stop - first
     if every or scope == plain or string.sub(scope, 1, #plain + 1) == plain .. '@' then
         if prefix ~= '' then

@@ -212,5 +212,6 @@ def _passing(error: Any) -> bool:
 def _is_any(error: Any, classes: tuple[type[BaseException], ...]) -> bool:
     """Whether it is one of these, or a group that has one in it."""
     if isinstance(error, BaseExceptionGroup):
-        return bool(classes) and error.subgroup(classes) is not None
+        # An instance may have another thing of that name.
+        return bool(classes) and BaseExceptionGroup.subgroup(error, classes) is not None
     return isinstance(error, classes)

@@ -305,7 +305,8 @@ def test_steps_and_attempts_of_any_form_do_no_harm(rubbish: Any, boss: Client):
     for history in (rubbish, [{"steps": rubbish}], [{"started_at": 5, "ended_at": "2026-13-01", "steps": None}]):
         response = _look(boss, a_run(state="failed", steps=rubbish, history=history))
         assert response.status_code == 200
-        assert "nan" not in response.content.decode().lower().replace("finance", "")
+        # As a word: the token of a form may well hold these letters.
+        assert not re.search(r"\bnan", response.content.decode(), re.IGNORECASE)
 
 
 def test_numbers_in_the_drawing_are_not_written_as_people_do(boss: Client, settings: Settings):

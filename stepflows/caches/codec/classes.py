@@ -2,7 +2,8 @@
 
 A class is found only if its module is loaded already, and by reading namespaces: ``getattr`` could run a module's
 ``__getattr__``, a descriptor or a metaclass. An instance is rebuilt by the C code of ``object`` or ``tuple`` and by
-filling its ``__dict__`` and slots; nothing that the class itself defines is called.
+filling its ``__dict__`` and slots; nothing that the class itself defines is called, but for ``__hash__`` and ``__eq__``
+of what is in a set or the key of a dict.
 """
 
 from __future__ import annotations
@@ -70,9 +71,17 @@ def name_of(path: str) -> str:
 
 
 @per_class
+def _has_finalizer(cls: type) -> bool:
+    return _inherited(cls, "__del__") is not None
+
+
+@per_class
 def _lasting_path(cls: type) -> str:
     """The path by which :func:`find` finds the class. Raises :exc:`NotCacheable` if it would not."""
     path = path_of(cls)
+    if _has_finalizer(cls):
+        reason = f"an instance of {name_of(path)}, whose __del__ would run for each copy"
+        raise NotCacheable(reason, remedy="Return the data in it.")
     with suppress(ClassNotLoaded):  # the same answer as finding another class there
         if find(path) is cls:
             return path
@@ -90,6 +99,9 @@ def maker_of(cls: type) -> Any:
 
 def create(cls: type, path: str, *args: Any) -> Any:
     """An instance, made by C code alone. Raises :exc:`ClassNotLoaded` for a class that cannot be made so any more."""
+    if _has_finalizer(cls):
+        # It would run in the end, on whatever the entry says that the instance holds.
+        raise changed(path, "it has a __del__")
     try:
         return maker_of(cls).__new__(cls, *args)
     except TypeError as exc:
@@ -112,10 +124,14 @@ def attributes(instance: Any) -> dict[str, Any]:
     for name, member in _slots_of(type(instance)).items():
         with suppress(AttributeError):  # not set, and so it stays
             value = member.__get__(instance)
-            # In a slot of C's own, None stands for "not set".
-            if value is not None or "__slots__" in _namespace_of(member.__objclass__):
+            if value is not None or _is_declared(member):
                 found[name] = value
     return found
+
+
+def _is_declared(member: MemberDescriptorType) -> bool:
+    """Whether it is a slot of Python's. In one of C's own, None stands for "not set"."""
+    return "__slots__" in _namespace_of(member.__objclass__)
 
 
 def fill(instance: Any, values: Mapping[str, Any]) -> None:
@@ -123,7 +139,8 @@ def fill(instance: Any, values: Mapping[str, Any]) -> None:
     slots = _slots_of(type(instance))
     for name, value in values.items():
         if name in slots:
-            slots[name].__set__(instance, value)
+            if value is not None or _is_declared(slots[name]):
+                slots[name].__set__(instance, value)
             continue
         try:
             object.__getattribute__(instance, "__dict__")[name] = value

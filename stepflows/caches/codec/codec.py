@@ -40,10 +40,7 @@ class Codec:
             # An error must not be hidden by one about storing it.
             data = self._entry(Err(stand_in(result.error), stamp=result.stamp), scope, key)
         if self._is_too_large(data):
-            raise NotCacheable(
-                f"it takes {len(data):,} bytes and the limit is {self.max_bytes:,}",
-                remedy="Return less, such as where the data lies, or raise STEPFLOWS['MAX_VALUE_BYTES'].",
-            )
+            raise self._refused(data, "it", "Return less, such as where the data lies")
         return data
 
     def decode(self, data: object, scope: str = "", key: str = "") -> Ok[Any] | Err | Damaged:
@@ -58,6 +55,9 @@ class Codec:
                 check_place(header, scope, key)
             # Checked to be of the right number.
             stamp: Stamp = tuple.__new__(Stamp, header[:5])
+            if self._is_too_large(payload):
+                # Lists of nothing take eighty times their bytes. It is intact, so its step is done.
+                return Err(self._refused(payload, "what is stored"), stamp=stamp)
             try:
                 value = unpack(payload)
             except (ClassNotLoaded, TypeError) as exc:
@@ -73,7 +73,7 @@ class Codec:
         """Where the exception in an entry was raised, for people to read, innermost last; nothing if nobody knows."""
         try:
             flags, _, payload = opened(data, self.signer)
-            return [] if flags & OK else origin_in(payload, ORIGIN)
+            return [] if flags & OK or self._is_too_large(payload) else origin_in(payload, ORIGIN)
         except _UNREADABLE:
             return []
 
@@ -90,8 +90,12 @@ class Codec:
         flags, payload = (OK, _packed(result.value)) if isinstance(result, Ok) else (0, _packed_error(result))
         return framed(flags, (*(result.stamp or Stamp()), scope, key), payload, self.signer)
 
-    def _is_too_large(self, data: bytes) -> bool:
+    def _is_too_large(self, data: bytes | memoryview) -> bool:
         return self.max_bytes is not None and len(data) > self.max_bytes
+
+    def _refused(self, data: bytes | memoryview, what: str, instead: str = "Clear the key") -> NotCacheable:
+        reason = f"{what} takes {len(data):,} bytes and the limit is {self.max_bytes:,}"
+        return NotCacheable(reason, remedy=f"{instead}, or raise STEPFLOWS['MAX_VALUE_BYTES'].")
 
 
 def _absent(exc: ClassNotLoaded | TypeError) -> ClassNotLoaded:
@@ -106,7 +110,8 @@ def _absent(exc: ClassNotLoaded | TypeError) -> ClassNotLoaded:
 def _damaged(exc: Exception) -> Damaged:
     if isinstance(exc, DamagedEntry):
         return Damaged(str(exc))
-    return Damaged(f"it cannot be read: {type(exc).__name__}: {str(exc)[:200]}")
+    # The text may be of the bytes, and goes into logs.
+    return Damaged(f"it cannot be read: {type(exc).__name__}: {ascii(str(exc))[1:-1][:200]}")
 
 
 def _packed(value: Any, prefix: str = "") -> bytes:

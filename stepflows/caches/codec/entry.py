@@ -41,6 +41,8 @@ _SMALL: Final = 4096
 #: What two bytes can tell. A claim of more must not make a listing read it.
 _MAX_HEADER: Final = 0xFFFF
 _TIME = (float, int)
+#: The parts of a header. What claims more must not make room for it.
+_PARTS: Final = 7
 _HEADER_SHAPES: Final = frozenset(
     (str, stored, duration, str, expires, str, str)
     for stored, duration, expires in product(_TIME, _TIME, (*_TIME, type(None)))
@@ -168,7 +170,7 @@ def _prefix(entry: bytes) -> tuple[int, int, int]:
 
 
 def _header(entry: bytes, end: int) -> list[Any]:
-    header = unpackb(entry[_PREFIX.size : end], unicode_errors="surrogatepass")
+    header = unpackb(entry[_PREFIX.size : end], unicode_errors="surrogatepass", max_array_len=_PARTS)
     if type(header) is not list or tuple(map(type, header)) not in _HEADER_SHAPES:
         raise DamagedEntry("its header is of the wrong shape")
     return header

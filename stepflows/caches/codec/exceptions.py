@@ -36,8 +36,16 @@ _group = BaseExceptionGroup.__dict__
 cause_of = _cause.__get__
 
 #: Attributes that are not kept, and of what: the members of a group are among its arguments, and ``obj`` is Python's
-#: own note of whatever object lacked the attribute.
-_LEFT_OUT = {"obj": AttributeError, "message": BaseExceptionGroup, "exceptions": BaseExceptionGroup}
+#: own note of whatever object lacked the attribute. They are not taken from an entry either: whoever prints a traceback
+#: looks through ``obj``, and where there is a ``name_from``, imports the module that an ImportError names.
+_LEFT_OUT = {
+    "obj": AttributeError,
+    "name_from": ImportError,
+    "message": BaseExceptionGroup,
+    "exceptions": BaseExceptionGroup,
+}
+#: What these are about, by which C prints them without another look.
+_OBJECTS: Final = {UnicodeDecodeError: bytes, UnicodeEncodeError: str, UnicodeTranslateError: str}
 #: Stands for an attribute that is a list of the exception itself, as Django's ValidationError has one.
 _LIST_OF_ITSELF = b""
 
@@ -128,10 +136,22 @@ def read(
     for name, data in (state or {}).items():
         # Left out like what cannot be kept: what is not loaded, and what C does not let anyone write.
         with suppress(ClassNotLoaded, TypeError, AttributeError):
-            fill(error, {name: [error] if data == _LIST_OF_ITSELF else unpack(data)})
+            if not isinstance(error, _LEFT_OUT.get(name, ())):
+                fill(error, {name: [error] if data == _LIST_OF_ITSELF else unpack(data)})
+    if not _can_be_printed(error):
+        error = CachedStepError(name_of(path), message)
     if cause is not None:
         _cause.__set__(error, unpack(cause))
     return error
+
+
+def _can_be_printed(error: BaseException) -> bool:
+    """Whether it is about what it should be: beginning before that, it would have C read what lies there in memory."""
+    for cls, kind in _OBJECTS.items():
+        if isinstance(error, cls):
+            start, about = (cls.__dict__[name].__get__(error) for name in ("start", "object"))
+            return start >= 0 and (about is None or type(about) is kind)
+    return True
 
 
 def _argument(data: bytes, unpack: Unpack) -> Any:

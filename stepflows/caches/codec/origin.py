@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from msgpack import ExtType, unpackb  # type: ignore[import-untyped,unused-ignore]
 
+from stepflows.caches.codec.lengths import check_lengths
+
 __all__ = ["origin_in", "origin_of"]
 
 #: The innermost ones.
@@ -36,5 +38,6 @@ def _place(file: str, line: int, function: str) -> str:
 
 
 def _plain(data: bytes | memoryview) -> list[Any]:
+    check_lengths(data)
     found = unpackb(data, strict_map_key=False, unicode_errors="surrogatepass")
     return found if type(found) is list else [found]

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from stepflows.errors import ClassNotLoaded, NotCacheable
 
 __all__ = ["KINDS", "Kind"]
+
+T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -65,6 +67,22 @@ def _read_zoneinfo(key: str) -> ZoneInfo:
     return ZoneInfo(key)
 
 
+def _read_decimal(text: str) -> Decimal:
+    # Of a huge int, Decimal would take as long as the square of its length.
+    return Decimal(_plain(str, text))
+
+
+def _read_uuid(data: bytes) -> UUID:
+    # UUID would only assert it.
+    return UUID(bytes=_plain(bytes, data))
+
+
+def _plain(cls: type[T], part: T) -> T:
+    if type(part) is not cls:
+        raise TypeError(f"{cls.__name__} is needed and not {type(part).__name__}")
+    return part
+
+
 @lru_cache(maxsize=1)
 def _known_zones() -> set[str]:
     return available_timezones()
@@ -83,6 +101,6 @@ KINDS: dict[type, Kind] = {
     timedelta: Kind(8, lambda value: [value.days, value.seconds, value.microseconds], timedelta),
     timezone: Kind(9, _write_timezone, timezone),
     ZoneInfo: Kind(10, _write_zoneinfo, _read_zoneinfo),
-    Decimal: Kind(11, lambda value: [str(value)], Decimal),
-    UUID: Kind(12, lambda value: [value.bytes], lambda data: UUID(bytes=data)),
+    Decimal: Kind(11, lambda value: [str(value)], _read_decimal),
+    UUID: Kind(12, lambda value: [value.bytes], _read_uuid),
 }

@@ -16,6 +16,7 @@ from msgpack import ExtType, Packer, Timestamp, Unpacker, unpackb  # type: ignor
 from stepflows.caches.codec import exceptions, types
 from stepflows.caches.codec.classes import ENUM, RECORD, kind_of_class, per_class
 from stepflows.caches.codec.exceptions import Unpack
+from stepflows.caches.codec.lengths import check_lengths
 from stepflows.caches.codec.refusal import refusal
 from stepflows.errors import NotCacheable
 
@@ -124,6 +125,7 @@ def _level(inner: Unpack, depth: int) -> Unpack:
         return readers[code](*parts)
 
     def on_the_stack(data: bytes | memoryview) -> Any:
+        check_lengths(data)
         return unpackb(data, ext_hook=extension, strict_map_key=False, unicode_errors="surrogatepass")
 
     def on_the_heap(data: bytes | memoryview) -> Any:
@@ -134,6 +136,7 @@ def _level(inner: Unpack, depth: int) -> Unpack:
             read_size=1,
             max_buffer_size=max(len(data), 1),
         )
+        check_lengths(data)
         unpacker.feed(data)
         (value,) = unpacker
         return value

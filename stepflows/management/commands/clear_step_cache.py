@@ -16,8 +16,8 @@ from stepflows.cachedsteps import (
     Selection,
     aliases_in_use,
     heads,
+    legible,
     lost_indexes,
-    printable,
     rebuild,
     remove,
     workflow_of,
@@ -117,7 +117,7 @@ class Command(BaseCommand):
         except (CacheUnavailable, CannotList, InvalidUse) as error:
             raise CommandError(str(error)) from error
         if options["json"]:
-            told = {"found": count, "removed": removed, "missing": list(map(printable, target.missing))}
+            told = {"found": count, "removed": removed, "missing": target.missing}
             self.stdout.write(json.dumps(told))
 
     def _clear(self, target: Target, count: int, options: dict[str, Any]) -> int:
@@ -235,7 +235,7 @@ def _unknown(name: str, aliases: tuple[str, ...], known: set[str]) -> str:
     places = ", ".join(map(repr, aliases))
     return (
         f"No workflow {name!r} is registered, and none of that name has steps in the cache {places} (--cache names "
-        f"another one). {hint(name, known)}"
+        f"another one). {hint(name, map(legible, known))}"
     )
 
 
@@ -247,4 +247,4 @@ def _told(place: Place) -> str:
     scope, key = place.name
     version = namespace_of(scope)[1]
     told = str(Selection((place.alias,), workflow_of(scope)))
-    return f"{told}{f', version “{printable(version)}”' if version else ''}, key “{printable(key)}”"
+    return legible(f"{told}{f', version “{version}”' if version else ''}, key “{key}”")

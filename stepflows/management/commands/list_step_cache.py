@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, no_translations
 from django.utils import timezone
 
-from stepflows.cachedsteps import Place, Selection, aliases_in_use, heads, lost_indexes, printable, rebuild, workflow_of
+from stepflows.cachedsteps import (
+    Place,
+    Selection,
+    aliases_in_use,
+    heads,
+    legible,
+    lost_indexes,
+    moment_of,
+    rebuild,
+    workflow_of,
+)
 from stepflows.caches.codec import Head
 from stepflows.caches.names import namespace_of
 from stepflows.errors import CacheUnavailable, CannotList, InvalidUse
@@ -88,7 +97,7 @@ def _as_text(place: Place, head: Head | None) -> str:
     columns = [workflow, key, "", "damaged", ""]
     if head is not None:
         columns[2:] = [head.stamp.label, "ok" if head.ok else "error", str(_moment(head.stamp.stored_at))]
-    return "\t".join(map(printable, columns))
+    return "\t".join(map(legible, columns))
 
 
 def _as_json(place: Place, head: Head | None) -> str:
@@ -108,6 +117,5 @@ def _as_json(place: Place, head: Head | None) -> str:
 
 def _moment(seconds: float | None) -> str | None:
     """In the site's time zone."""
-    if seconds is None:
-        return None
-    return timezone.localtime(datetime.fromtimestamp(seconds, UTC)).isoformat(" ", "seconds")
+    moment = moment_of(seconds)
+    return None if moment is None else timezone.localtime(moment).isoformat(" ", "seconds")

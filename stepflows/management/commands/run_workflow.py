@@ -9,9 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
+from stepflows.cachedsteps import legible
+from stepflows.definitions import RegisteredWorkflow
 from stepflows.engine.events import Event
 from stepflows.errors import StepflowsError
+from stepflows.models.tables import told
 from stepflows.registry import registry
 from stepflows.results import Err, FailedStep, Ok
 
@@ -19,6 +23,9 @@ __all__ = ["Command"]
 
 #: As shells report what Ctrl-C has ended.
 _INTERRUPTED = 130
+
+#: What a text of several lines is made of.
+_LINES = "\n\t"
 
 _WORDS = {
     "step_start": "started",
@@ -54,7 +61,7 @@ class Command(BaseCommand):
         try:
             workflow = registry.get(options["workflow"])
             if options["queue"]:
-                self.stdout.write(str(workflow.apply_async((), kwargs).pk))
+                self.stdout.write(_queued(workflow, kwargs))
                 return
             result = workflow.execute((), kwargs, run_id=str(uuid4()), listeners=[self._show])
         except StepflowsError as error:
@@ -62,7 +69,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             raise CommandError("Interrupted. Steps that are done stay done.", returncode=_INTERRUPTED) from None
         if isinstance(result, Ok):
-            self.stdout.write(f"Ok: {result.value!r}")
+            self.stdout.write(f"Ok: {legible(repr(result.value), _LINES)}")
         else:
             raise _failure(result)
 
@@ -72,6 +79,14 @@ class Command(BaseCommand):
             self.stdout.write(f"{_step(event.label, event.key)}: {text}")
             # Through a pipe too, what happens shows when it happens.
             self.stdout.flush()
+
+
+def _queued(workflow: RegisteredWorkflow[...], kwargs: dict[str, Any]) -> str:
+    """The id of the run."""
+    try:
+        return str(workflow.apply_async((), kwargs).pk)
+    except DatabaseError as error:
+        raise CommandError(f"The run cannot be written: {told(error)}") from error
 
 
 def _arguments(given: Sequence[str]) -> dict[str, Any]:
@@ -101,11 +116,11 @@ def _line(event: Event) -> str | None:
     replayed = event.type == "step_cache_hit" and event.error is not None
     words = "failed earlier, from the cache: {error}" if replayed else _WORDS.get(event.type)
     seconds = event.duration or 0.0
-    return words and words.format(seconds=seconds, attempt=event.attempt, error=_shown(event.error))
+    return words and words.format(seconds=seconds, attempt=event.attempt, error=legible(_shown(event.error)))
 
 
 def _failure(result: Err) -> CommandError:
-    error = CommandError(f"Err: {_shown(result.error)}{_where(result.step)}")
+    error = CommandError(f"Err: {legible(_shown(result.error), _LINES)}{_where(result.step)}")
     # Shown with --traceback.
     error.__cause__ = result.error if isinstance(result.error, BaseException) else None
     return error
