@@ -107,6 +107,8 @@ class Release(NamedTuple):
     """End leases whose steps are not stored."""
 
     leases: Sequence[Lease]
+    #: Without waiting for it, because the cache is away.
+    soon: bool = False
 
 
 class Call(NamedTuple):

@@ -30,6 +30,7 @@ def keep(run: RunContext, executed: Sequence[Executed]) -> Generator[Operation, 
     kept: list[Kept] = [each.result for each in executed]
     entries: dict[int, Entry] = {}
     loose: list[Lease] = []
+    unstored: list[Lease] = []
     for position, each in enumerate(executed):
         entry = _entry(run, each)
         if entry is None:
@@ -46,15 +47,20 @@ def keep(run: RunContext, executed: Sequence[Executed]) -> Generator[Operation, 
             kept[position] = yield from _standing(run, each, entries[position], standing)
             if isinstance(standing, NotCacheable):
                 loose += filter(None, [each.lease])
+            elif isinstance(standing, CacheUnavailable):
+                unstored += filter(None, [each.lease])
     yield from let_go(loose)
+    if unstored:
+        # Whoever keeps the error with its traceback keeps these as well: nobody may go on renewing them.
+        yield from let_go(unstored, soon=True)
     return kept
 
 
-def let_go(leases: Sequence[Lease]) -> Generator[Operation, Any, None]:
-    """End leases without a result. Those that cannot be ended now end by themselves."""
+def let_go(leases: Sequence[Lease], *, soon: bool = False) -> Generator[Operation, Any, None]:
+    """End leases without a result, now or ``soon``. Those that cannot be ended end by themselves."""
     if leases:
         try:
-            yield Release(leases)
+            yield Release(leases, soon)
         except CacheUnavailable as error:
             logger.warning("A lease could not be given back and lasts until it ends by itself: %s", error)
 

@@ -133,8 +133,10 @@ async def test_an_async_step_needs_no_thread_of_djangos(redis_alias: str):
 
 async def test_a_sync_and_an_async_run_of_one_loop_share_a_step(redis_alias: str):
     """The one waits in Django's thread, and the other does not need it."""
+    at_work = asyncio.Event()
 
     async def work():
+        at_work.set()
         await asyncio.sleep(0.05)
         return 1
 
@@ -146,7 +148,7 @@ async def test_a_sync_and_an_async_run_of_one_loop_share_a_step(redis_alias: str
 
     flow = create_workflow("shop", cache=redis_alias)
     asynchronous = asyncio.ensure_future(flow.arun(abody))
-    await asyncio.sleep(0.02)
+    await at_work.wait()
     assert [*await asyncio.gather(asynchronous, flow.arun(body))] == [Ok(1), Ok(1)]
 
 

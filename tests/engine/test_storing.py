@@ -40,27 +40,34 @@ def test_a_failing_store_is_tried_again():
 def test_a_store_that_keeps_failing_is_given_up():
     """Within three seconds, so that whoever asked has an answer; the result counts for the run."""
     run = RunContext("w", listening=True)
-    asked, [result] = play(storing.keep(run, [ran()]), *[AWAY, None] * 5, AWAY, None)
+    asked, [result] = play(storing.keep(run, [ran()]), *[AWAY, None] * 5, AWAY, None, None)
     assert sum(isinstance(operation, Store) for operation in asked) == 6
     assert 1 < sum(operation.seconds for operation in asked if isinstance(operation, Pause)) <= 3
     assert result == Ok("k")
     assert run.kept == {"k": Ok("k")}
     assert told(asked) == ["step_cache_write_failed"]
-    assert asked[-1].event.error is AWAY
+    assert asked[-2].event.error is AWAY
+
+
+def test_a_result_that_cannot_be_stored_gives_its_lease_back_without_waiting():
+    """Nobody may go on renewing it, or others would wait for a step that nobody runs."""
+    executed = [ran("a"), ran("b")]
+    asked, _ = play(storing.keep(RunContext("w"), executed), *[AWAY, None] * 5, AWAY, None)
+    assert asked[-1] == Release([each.lease for each in executed], soon=True)
 
 
 def test_a_store_that_fails_slowly_is_given_up_sooner(monkeypatch):
     """A server that does not answer takes its time each time; but it is tried again once, however long that was."""
     clock = iter([0.0, 20.0, 20.0])
     monkeypatch.setattr(storing, "time", SimpleNamespace(monotonic=lambda: next(clock), time=lambda: 0.0))
-    asked, [result] = play(storing.keep(RunContext("w"), [ran()]), AWAY, None, AWAY)
-    assert kinds(asked) == [Store, Pause, Store]
+    asked, [result] = play(storing.keep(RunContext("w"), [ran()]), AWAY, None, AWAY, None)
+    assert kinds(asked) == [Store, Pause, Store, Release]
     assert result == Ok("k")
 
 
 def test_a_result_that_cannot_be_stored_is_an_error_in_the_log(caplog):
     """It names the step and says that it ran."""
-    play(storing.keep(RunContext("w"), [ran()]), *[AWAY, None] * 5, AWAY)
+    play(storing.keep(RunContext("w"), [ran()]), *[AWAY, None] * 5, AWAY, None)
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert "step 'label' (key 'k'): ran, but its result could not be stored: away" in record.getMessage()
@@ -69,7 +76,7 @@ def test_a_result_that_cannot_be_stored_is_an_error_in_the_log(caplog):
 def test_a_result_that_cannot_be_stored_is_kept_without_anybody_listening():
     """The next step of this key asks nothing."""
     run = RunContext("w")
-    answers = (MISSING, granted("k"), Returned(1), *[AWAY, None] * 5, AWAY)
+    answers = (MISSING, granted("k"), Returned(1), *[AWAY, None] * 5, AWAY, None)
     _, first = play(plan.step(run, request(), echo(1)), *answers)
     asked, second = play(plan.step(run, request(), echo(2)))
     assert (first, asked, second) == (Ok(1), [], Ok(1))

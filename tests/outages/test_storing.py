@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -89,6 +90,36 @@ def test_a_result_that_cannot_be_stored(voice: Voice, alias: str, proxy: Proxy, 
     assert work.count == 2
     # What is left of the lease at most.
     assert time.monotonic() - started < 1 + 1
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    """A process that only waits makes no garbage, and so has none collected."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_the_lease_of_a_result_that_could_not_be_stored_ends(
+    voice: Voice, alias: str, single: Single, events: list[Event]
+):
+    """Nobody renews it any more, even if something still refers to it, as an error with its traceback does."""
+    work = charging(single.demote)
+    # It outlasts the trouble, which is over when storing is given up.
+    flow = create_workflow("shop", cache=alias, lease=STORING + 2, on_event=events.append)
+    body = stepping("charge", work, key="order:7")
+    assert voice.run(flow, body) == Ok(VALUE)
+    assert "step_cache_write_failed" in kinds(events)
+    work.outcome = "again"
+    single.mend()
+    started = time.monotonic()
+
+    assert voice.run(flow, body) == Ok("again")
+
+    # Else it would be renewed for ever.
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("trouble", ["loses replies", "is full"])

@@ -75,7 +75,7 @@ class AsyncDriver:
             self._perform[Keys] = lambda operation: cache.akeys(operation.prefix)
             self._perform[Claim] = lambda op: cache.aclaim(op.keys, op.seconds, refresh=op.refresh)
             self._perform[Store] = lambda operation: _astored(cache, operation.entries)
-            self._perform[Release] = lambda operation: cache.arelease(operation.leases)
+            self._perform[Release] = lambda operation: _released(cache, operation)
             # Transactions belong to the thread that Django's own async methods use.
             self._perform[Defer] = lambda operation: in_thread(partial(self._sync().defer, operation))
             self._perform[Deferred] = lambda operation: in_thread(partial(result_here, operation.busy, operation.key))
@@ -249,6 +249,13 @@ async def _astored(cache: Cache, entries: Sequence[Entry]) -> list[Standing]:
         if not storing.cancelled() and (error := storing.exception()):
             logger.error("%d results could not be stored before the end: %s", len(entries), error)
         raise
+
+
+async def _released(cache: Cache, release: Release) -> None:
+    if release.soon:
+        cache.abandon(release.leases)
+    else:
+        await cache.arelease(release.leases)
 
 
 def _taken(queue: asyncio.Queue[int | None]) -> list[int | None]:

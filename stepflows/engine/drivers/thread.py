@@ -78,7 +78,7 @@ class Driver:
             self._perform[Keys] = lambda operation: cache.keys(operation.prefix)
             self._perform[Claim] = lambda op: cache.claim(op.keys, op.seconds, refresh=op.refresh)
             self._perform[Store] = lambda operation: _stored(cache, operation.entries)
-            self._perform[Release] = lambda operation: cache.release(operation.leases)
+            self._perform[Release] = lambda op: (cache.abandon if op.soon else cache.release)(op.leases)
             self._perform[Defer] = self.defer
             self._perform[Deferred] = lambda operation: result_here(operation.busy, operation.key)
 
