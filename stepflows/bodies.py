@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from stepflows.engine.loops import discard
 from stepflows.engine.steps import AsyncStep, Step
 from stepflows.errors import InvalidUse
 
 __all__ = ["Body", "check_body", "not_taken"]
+
+#: How Python says that a step was called with other arguments than it takes.
+_OF_A_STEP: Final = re.compile(r"(Async)?Step\.\w+\(\) ")
 
 
 def check_body(name: str, body: Any) -> None:
@@ -45,9 +49,8 @@ class Body:
         try:
             value = self._function(step, self._deps, *self._args, **self._kwargs)
         except TypeError as error:
-            if not _of_the_call(error):
-                raise
-            raise not_taken(self._name, error) from error
+            self._refuse(error)
+            raise
         return self._not_awaitable(value, "Write it as async def and use arun.")
 
     async def acall(self, step: AsyncStep) -> Any:
@@ -55,10 +58,19 @@ class Body:
         try:
             value = await self._function(step, self._deps, *self._args, **self._kwargs)
         except TypeError as error:
-            if not _of_the_call(error):
-                raise
-            raise not_taken(self._name, error) from error
+            self._refuse(error)
+            raise
         return self._not_awaitable(value, "Steps of an async body have to be awaited: await step(...).")
+
+    def _refuse(self, error: TypeError) -> None:
+        """Raises :exc:`~stepflows.errors.InvalidUse` where the body, or a step in it, cannot be called so."""
+        if _of_the_call(error):
+            raise not_taken(self._name, error) from error
+        if _OF_A_STEP.match(str(error)):
+            raise InvalidUse(
+                f"Workflow {self._name!r}: {error}. A step takes a label and a function by position and all else by "
+                "name: step('charge', function, key='order:7:charge')."
+            ) from error
 
     def _not_awaitable(self, value: Any, remedy: str) -> Any:
         if not inspect.isawaitable(value):

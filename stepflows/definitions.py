@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Unpack, overload
@@ -37,6 +38,13 @@ __all__ = ["RegisteredWorkflow", "Workflow", "create_workflow", "workflow"]
 
 P = ParamSpec("P")
 
+
+def _interrupts_of_gevent() -> tuple[type[BaseException], ...]:
+    """How a worker whose tasks are greenlets ends one of them: when it is revoked, and by its time limit."""
+    gevent: Any = sys.modules.get("gevent")
+    return (gevent.GreenletExit, gevent.Timeout) if gevent else ()
+
+
 # They end the task and say nothing about the step: the next worker has to run it again.
 add_interrupts(
     celery_exceptions.SoftTimeLimitExceeded,
@@ -45,6 +53,7 @@ add_interrupts(
     celery_exceptions.TaskPredicate,
     celery_exceptions.TaskRevokedError,
     celery_exceptions.WorkerLostError,
+    *_interrupts_of_gevent(),
 )
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from reprlib import Repr
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import router
+from django.db import DatabaseError, router
 from django.utils import timezone
 
 from stepflows.caches import dumps
 from stepflows.errors import InvalidOption, InvalidUse, NotCacheable, hint
 from stepflows.models import Run
 from stepflows.models.run import from_now
+from stepflows.models.tables import remedy
 from stepflows.registry import registry
 from stepflows.results import Ok
 
@@ -44,7 +45,12 @@ def enqueue(workflow: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], opt
     named = dict([*bound.arguments.items()][2:])
     run = _row(given)
     run.workflow, run.arguments, run.summary = workflow, _encoded(where, named, args, kwargs), _summary(named)
-    run = _written(where, run_id, run)
+    try:
+        run = _written(where, run_id, run)
+    except DatabaseError as error:
+        if advice := remedy(error):
+            error.add_note(f"The run of {where} was not written.{advice}")
+        raise
     if run.state == Run.State.QUEUED:
         run.publish_on_commit(**given)
     return run
@@ -54,7 +60,7 @@ def _row(given: dict[str, Any]) -> Run:
     """The row to be written. Where and how urgently is in it, for when the message has to be sent again."""
     start = given.get("countdown", 0)
     if "eta" in given:
-        start = max(0, (given["eta"] - timezone.now()).total_seconds())
+        start = max(0, (given["eta"] - datetime.now(UTC)).total_seconds())
     where = {"queue": given.pop("queue", ""), "priority": given.pop("priority", None)}
     return Run(due_at=from_now(start + Run.grace()), **where)
 

@@ -33,34 +33,40 @@ class _Heartbeat:
         self.begin()
 
     def begin(self) -> None:
-        self._changed = threading.Condition()
+        # Entered as it is: a time limit that strikes in the Python of a condition would leave it locked for good.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._alive: set[Beating] = set()
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def of(self, alive: Beating) -> Iterator[None]:
         """Its heart beats during this block."""
-        with self._changed:
-            self._alive.add(alive)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="stepflows-heartbeat", daemon=True)
-                self._thread.start()
-            self._changed.notify()
         try:
+            self._begin_with(alive)
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._alive.discard(alive)
+
+    def _begin_with(self, alive: Beating) -> None:
+        with self._lock:
+            self._alive.add(alive)
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="stepflows-heartbeat", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._changed.notify()
 
     def _run(self) -> None:
         while True:
             if not self._alive:
                 # Nobody needs this thread's connection while nothing runs.
                 connections.close_all()
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._alive)
             time.sleep(_TICK)
-            with self._changed:
+            with self._lock:
                 alive = list(self._alive)
             for each in alive:
                 try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeAlias
 
 from celery import current_app
+from kombu.exceptions import OperationalError
 from kombu.pools import producers
 
 from stepflows.engine.context import logger
+from stepflows.engine.policy import is_interrupt
 
 __all__ = ["TASK", "intend", "publish", "withheld"]
 
@@ -37,25 +39,43 @@ _withheld: list[Withheld] = []
 def publish(run_id: Any, workflow: str, **options: Any) -> bool:
     """Send the id of a run with Celery's ``queue``, ``priority``, ``eta`` or ``countdown``; whether it was sent.
 
-    A broker that cannot be reached is logged and keeps the caller for a few seconds at most.
+    A broker that cannot be reached is logged and keeps the caller for a few seconds at most. A time limit that strikes
+    meanwhile goes on.
     """
     if _withheld:
         return False
     try:
-        with producers[_connection()].acquire(block=True, timeout=_PATIENCE) as producer:
+        with _producer() as producer:
             current_app.tasks[TASK].apply_async(
                 (str(run_id),), producer=producer, retry=True, retry_policy=_IMPATIENT, **options
             )
-    except Exception:
-        logger.exception(
-            "Run %s of workflow %r stays queued: Celery app %r could not send it. Is its broker up, and is the app "
-            "imported in this process? A worker sends it later.",
-            run_id,
-            workflow,
-            current_app.main,
-        )
+    except Exception as error:
+        if is_interrupt(error):
+            raise
+        where = f"Run {run_id} of workflow {workflow!r} stays queued"
+        # Where the broker is away, that it is says all; what else there may be has a place in the code.
+        logger.error("%s: %s A worker sends it later.", where, _cause(error), exc_info=not _is_away(error))
         return False
     return True
+
+
+def _cause(error: Exception) -> str:
+    """Why a message could not be sent, and what to do about it."""
+    app = current_app
+    # Celery makes up an app of this name where the project has not made one.
+    if app.main == "default" and not app.conf.broker_url:
+        return (
+            "this process has no Celery app to send it with. Make one as Celery's guide for Django says, and import it "
+            "in the __init__.py of the project: from .celery import app as celery_app."
+        )
+    reason = f"{type(error).__name__}: {error}".rstrip(".: ")
+    if not _is_away(error):
+        return f"Celery app {app.main!r} could not send it. {reason}."
+    return f"Celery app {app.main!r} could not reach its broker at {app.connection_for_write().as_uri()}. {reason}."
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, OperationalError | OSError)
 
 
 def intend(run: Any) -> None:
@@ -72,6 +92,13 @@ def withheld(note: Withheld) -> Iterator[None]:
         yield
     finally:
         _withheld.remove(note)
+
+
+def _producer() -> Any:
+    """To be used in a ``with`` statement. Eager tasks have none: there may be one in another, deeper than the pool."""
+    if current_app.conf.task_always_eager:
+        return nullcontext()
+    return producers[_connection()].acquire(block=True, timeout=_PATIENCE)
 
 
 def _connection() -> Any:

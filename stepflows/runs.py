@@ -16,17 +16,17 @@ from django.utils import timezone
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from stepflows import conf
-from stepflows.caches import dumps
 from stepflows.definitions import RegisteredWorkflow
 from stepflows.engine.calls import is_async
 from stepflows.engine.cancellation import Cancellation
 from stepflows.engine.context import logger
 from stepflows.engine.policy import is_interrupt
-from stepflows.errors import DamagedEntry, InvalidUse, NotCacheable, RunLost
+from stepflows.errors import DamagedEntry, InvalidUse, RunLost
 from stepflows.heartbeat import heartbeat
 from stepflows.models import Run
 from stepflows.models.run import from_now
 from stepflows.models.statements import read
+from stepflows.outcomes import kept
 from stepflows.registry import registry
 from stepflows.results import Err, Result
 from stepflows.steplog import StepLog
@@ -96,7 +96,7 @@ class _Attempt:
 
     def beat(self) -> None:
         """Say that the run goes on, note its steps, and see whether it is still wanted."""
-        if time.monotonic() < self._first:
+        if self._is_silent():
             return
         try:
             if self._is_wanted():
@@ -111,6 +111,10 @@ class _Attempt:
         if not (self._over or self._cancellation.requested):
             logger.warning("%r was called off or taken over; it ends before its next step", self)
         self._cancellation.request()
+
+    def _is_silent(self) -> bool:
+        """Whether there is nothing to say yet, or any more."""
+        return self._over or time.monotonic() < self._first
 
     def _is_wanted(self) -> bool:
         now, length = time.monotonic(), self._log.length
@@ -152,7 +156,7 @@ class _Attempt:
     def _finish(self, result: Result[Any]) -> None:
         """Write it all down in one statement, unless the run is not this attempt's any more."""
         run = self._run
-        result, outcome = _kept(run, result)
+        result, outcome = kept(result, run.pk, run.workflow)
         fields: dict[str, Any] = {"state": Run.State.SUCCEEDED if result.ok else Run.State.FAILED, "outcome": outcome}
         fields |= {"failed_step": result.step if isinstance(result, Err) else None}
         fields |= {"finished_at": timezone.now(), "due_at": None, "steps": self._log.steps, **self._log.counts()}
@@ -165,6 +169,11 @@ class _Attempt:
         """Queue the run again and send it again, which not every version of Celery does by itself after an exit."""
         run = self._run
         try:
+            if run.state != Run.State.RUNNING:
+                # It was struck when it had just finished.
+                return
+            # It may have been struck in the middle of a statement.
+            _drop_connection()
             if run.attempts < conf.settings().MAX_ATTEMPTS:
                 run.steps = self._log.steps
                 run.requeue(repr(error), attempts=run.attempts)
@@ -220,16 +229,6 @@ def _uninterrupted(result: Result[Any]) -> Result[Any]:
     return result
 
 
-def _kept(run: Run, result: Result[Any]) -> tuple[Result[Any], bytes]:
-    try:
-        return result, dumps(result)
-    except NotCacheable as error:
-        refused = error.of(f"workflow {run.workflow!r}")
-        logger.error("Run %s: its result could not be kept: %s It was: %r", run.pk, refused, result)
-        failure = Err(refused, result.error if isinstance(result, Err) else None)
-        return failure, dumps(failure)
-
-
 def _given_up(run: Run, what: str) -> str:
     return f"Workflow {run.workflow!r} {what} in each of {run.attempts} attempts; it is not tried again."
 
@@ -247,11 +246,16 @@ def _persistently(write: Callable[[], T]) -> T:
 
 
 def _complain(state: RetryCallState) -> None:
-    connection = connections[router.db_for_write(Run)]
     if state.attempt_number == 1:
         logger.warning(
             "A run cannot be finished while the database is away: %s", state.outcome and state.outcome.exception()
         )
+    # It does not mend by itself.
+    _drop_connection()
+
+
+def _drop_connection() -> None:
+    """Have the next statement make a new one, unless a transaction is open on it."""
+    connection = connections[router.db_for_write(Run)]
     if not connection.in_atomic_block:
-        # It does not mend by itself.
         connection.close()

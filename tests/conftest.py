@@ -14,6 +14,7 @@ import pytest
 from celery import Celery, current_app
 from django.core.cache import caches
 from django.core.management import call_command
+from django.db import connection
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
@@ -139,6 +140,16 @@ def no_broker() -> Iterator[Celery]:
     yield app
     before.set_current()
     app.close()
+
+
+@pytest.fixture
+def no_table(transactional_db: None) -> Iterator[None]:
+    """A database on which nobody has run ``migrate`` for this app."""
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE stepflows_run RENAME TO elsewhere")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE elsewhere RENAME TO stepflows_run")
 
 
 @pytest.fixture

@@ -12,11 +12,14 @@ from uuid import UUID, uuid4
 import pytest
 from celery import current_app
 from django.contrib.auth.models import User
-from django.db import connections, transaction
+from django.db import OperationalError, ProgrammingError, connections, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
 
-from stepflows import InvalidOption, InvalidUse, NotCacheable, UnknownWorkflow
+from stepflows import InvalidOption, InvalidUse, NotCacheable, UnknownWorkflow, workflow
 from stepflows.dispatch import enqueue
 from stepflows.models import Run
+from stepflows.registry import registry
 from tests.flows.workflows import Basket, echo, order
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -291,7 +294,7 @@ def test_a_workflow_that_is_not_registered_cannot_be_queued():
 
 
 def test_a_broker_that_is_down_keeps_nobody_waiting(no_broker, caplog):
-    """The call returns at once; the run stays queued, and the log says which run was not sent."""
+    """The call returns at once; the run stays queued, and a line of the log says which run was not sent."""
     start = datetime.now(UTC)
     with caplog.at_level(logging.ERROR, "stepflows"):
         run = order.delay(7)
@@ -300,7 +303,19 @@ def test_a_broker_that_is_down_keeps_nobody_waiting(no_broker, caplog):
     assert Run.objects.get(pk=run.pk).state == "queued"
     [record] = caplog.records
     assert record.getMessage().startswith(f"Run {run.pk} of workflow 'flows.order' stays queued: Celery app 'down'")
-    assert record.exc_info
+    assert not record.exc_info
+
+
+def test_a_table_that_is_missing_is_said_to_need_migrate(no_table):
+    """The database's own error says so too, below what it says itself."""
+    with pytest.raises((OperationalError, ProgrammingError), match="stepflows_run") as caught:
+        order.delay(7)
+
+    [note] = caught.value.__notes__
+    assert note == (
+        "The run of workflow 'flows.order' was not written. Run manage.py migrate if the table stepflows_run is "
+        "missing or has not all its columns."
+    )
 
 
 def test_a_broker_that_is_down_does_not_fail_the_commit(no_broker):
@@ -335,3 +350,35 @@ def test_eager_celery_runs_it_in_place(valkey):
         current_app.conf.task_always_eager = False
 
     assert run.wait(timeout=0).unwrap() == ((7,), {})
+
+
+def test_eager_runs_may_queue_one_another(valkey, request):
+    """However deep: no connection to a broker is held for any of them."""
+    request.addfinalizer(partial(registry.remove, "dispatch.chain"))
+
+    @workflow("dispatch.chain", cache={})
+    def chain(step, deps, left):
+        return left and str(chain.delay(left - 1).pk)
+
+    current_app.conf.task_always_eager = True
+    try:
+        chain.delay(12)
+    finally:
+        current_app.conf.task_always_eager = False
+
+    assert [*Run.objects.values_list("state", flat=True)] == ["succeeded"] * 13
+
+
+@pytest.mark.parametrize("naive", [True, False], ids=["naive", "aware"])
+def test_an_eta_is_taken_where_the_site_has_no_time_zones(broker, settings, naive):
+    """With USE_TZ = False too, whichever kind it is: the run is sent with it, and not looked for before it."""
+    settings.USE_TZ = False
+    start = timezone.now() if naive else datetime.now(UTC)
+
+    run = order.apply_async((7,), eta=start + timedelta(hours=1))
+
+    [message] = broker.messages()
+    sent_for = datetime.fromisoformat(message.headers["eta"]) - datetime.now(UTC)
+    [(due, now)] = Run.objects.filter(pk=run.pk).values_list("due_at", Now())
+    assert 3500 < sent_for.total_seconds() <= 3600
+    assert 3500 < (due - now).total_seconds() <= 3630

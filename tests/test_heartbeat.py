@@ -2,10 +2,11 @@
 
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from stepflows import Ok, dumps, heartbeat, runs, workflow
 from stepflows.heartbeat import _Heartbeat
@@ -248,3 +249,53 @@ def test_a_run_inside_a_transaction_has_no_heartbeat(define, monkeypatch):
         perform(run.pk)
 
     assert Run.objects.get().result == Ok(True)
+
+
+def test_a_heart_that_is_struck_at_its_beginning_does_not_beat(monkeypatch):
+    """By a time limit, for example: nobody works on that run, so it has to be found like any that was lost."""
+    heart, struck = _Heartbeat(), Beats()
+
+    def strike():
+        raise SystemExit
+
+    monkeypatch.setattr(heart._changed, "notify", strike)
+    with pytest.raises(SystemExit), heart.of(struck):
+        pytest.fail("It has not begun.")
+
+    assert struck not in heart._alive
+
+
+def test_a_heart_that_had_no_thread_has_one_for_the_next_run(monkeypatch):
+    """A system that has none to give for a moment costs one attempt, and not every heartbeat of the process."""
+    heart, beats = _Heartbeat(), Beats()
+
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        with pytest.raises(RuntimeError, match="new thread"), heart.of(beats):
+            pytest.fail("It has not begun.")
+
+    with heart.of(beats):
+        beats.wait()
+
+
+def test_an_attempt_that_is_over_has_no_heartbeat(define, monkeypatch):
+    """Even if its end was struck, so that nobody has taken it from the others."""
+    attempts = []
+
+    def of(attempt):
+        attempts.append(attempt)
+        return nullcontext()
+
+    monkeypatch.setattr(runs.heartbeat, "of", of)
+    define(lambda step, deps: "done")
+    perform(a_run().pk)
+    [attempt] = attempts
+    attempt._first = 0
+
+    with CaptureQueriesContext(connection) as queries:
+        attempt.beat()
+
+    assert not queries.captured_queries

@@ -2,6 +2,7 @@
 
 import pytest
 from celery import Celery, current_app
+from celery.exceptions import SoftTimeLimitExceeded
 
 from stepflows import messages
 from stepflows.messages import publish, withheld
@@ -56,12 +57,38 @@ def test_what_the_project_has_set_stays(app):
 
 
 def test_a_message_that_cannot_be_sent_is_told(app, caplog):
-    """The answer is no, and the log names the run, its workflow and the app."""
-    app(broker_url="redis://127.0.0.1:1/0")
+    """The answer is no, and a line of the log names run, workflow, app, broker and reason, but not the password."""
+    app(broker_url="redis://:secret@127.0.0.1:1/0")
 
     assert not publish("run-1", "checkout")
 
-    assert "Run run-1 of workflow 'checkout' stays queued: Celery app 'other' could not send it" in caplog.text
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "Run run-1 of workflow 'checkout' stays queued: Celery app 'other' could not reach its broker at "
+        "redis://:**@127.0.0.1:1/0. OperationalError: "
+    )
+    assert "\n" not in caplog.text.strip()
+
+
+def test_a_process_without_a_celery_app_is_told_to_make_one(app, monkeypatch, caplog):
+    """Celery makes up an app that knows no broker."""
+    monkeypatch.setattr(app(broker_url=None), "main", "default")
+
+    assert not publish("run-1", "checkout")
+
+    assert "this process has no Celery app to send it with" in caplog.text
+    assert "from .celery import app as celery_app" in caplog.text
+
+
+def test_what_else_keeps_a_message_from_being_sent_is_shown_with_its_place(app, caplog):
+    """Such as options that Celery does not take: the log has the traceback."""
+    app(broker_url="memory://here")
+
+    assert not publish("run-1", "checkout", countdown="soon")
+
+    [record] = caplog.records
+    assert "Celery app 'other' could not send it. TypeError: " in record.getMessage()
+    assert record.exc_info
 
 
 def test_messages_can_be_withheld(broker):
@@ -73,3 +100,15 @@ def test_messages_can_be_withheld(broker):
 
     assert publish("run-2", "checkout")
     assert broker.ids() == [["run-2"]]
+
+
+def test_a_time_limit_that_strikes_meanwhile_goes_on(app, monkeypatch):
+    """A task that queues a run is ended by its limit, as everywhere else."""
+
+    def struck(*args, **kwargs):
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(app(broker_url="memory://here"), "connection_for_write", struck)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        publish("run-1", "checkout")

@@ -185,6 +185,12 @@ def test_wait_gives_up_after_the_timeout_and_says_what_it_waited_for():
     assert str(caught.value) == f"Run {run.pk} of workflow 'checkout' is running after 0.02 s."
 
 
+def test_waiting_for_a_run_that_nobody_takes_asks_for_a_worker():
+    """Most often none is running."""
+    with pytest.raises(TimeoutError, match=r"is queued after 0 s\. No worker has taken it: is one running "):
+        a_run().wait(timeout=0)
+
+
 def test_waiting_for_a_cancelled_run_ends_in_an_error():
     """A run that is cancelled has no outcome; whoever waits for it is not kept."""
     assert a_run(state=Run.State.CANCELLED).wait(timeout=0) == Err("cancelled")
@@ -235,3 +241,19 @@ def test_the_migrations_are_complete():
     call_command("makemigrations", "stepflows", check=True, dry_run=True, stdout=output)
 
     assert "No changes detected" in output.getvalue()
+
+
+def test_a_run_that_was_read_from_a_replica_is_changed_where_rows_are_written(settings):
+    """A router may have reads go elsewhere; cancel, resume and retry are no reads."""
+
+    class Replica:
+        def db_for_write(self, model, **hints):
+            return "default"
+
+    settings.DATABASE_ROUTERS = [Replica()]
+    run = a_run()
+    run._state.db = "replica"
+
+    assert run.cancel()
+
+    assert Run.objects.get(pk=run.pk).state == "cancelled"

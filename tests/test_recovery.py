@@ -1,6 +1,9 @@
 """Runs that nobody looks after any more are found and brought back to work."""
 
+import os
 import threading
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
@@ -212,15 +215,15 @@ class Looks:
 
     def __init__(self, monkeypatch):
         self.happened = threading.Semaphore(0)
-        self.fails = False
+        self.error = ""
         self.turns = []
         monkeypatch.setattr(recovery, "resume_runs", self)
 
     def __call__(self):
         self.turns.append(caches["default"].get("stepflows:resume_runs"))
         self.happened.release()
-        if self.fails:
-            raise OperationalError("the database is away")
+        if self.error:
+            raise OperationalError(self.error)
         return Recovered()
 
     def wait(self):
@@ -252,13 +255,43 @@ def test_a_watch_looks_at_once_and_again_and_again(looks, watch):
 
 def test_a_watch_goes_on_after_a_failure(looks, watch, caplog):
     """A database that is away for a while ends no watch."""
-    looks.fails = True
+    looks.error = "the database is away"
 
     watch.start()
 
     looks.wait()
     looks.wait()
     assert "Lost runs could not be looked for: OperationalError('the database is away')" in caplog.text
+
+
+def test_after_an_outage_whoever_is_alive_comes_first(looks, watch, settings, monkeypatch):
+    """No run could say that it goes on, so none counts as lost until each has had the time to say so."""
+    settings.STEPFLOWS = {"HEARTBEAT": 0.5}
+    looks.error = "the database is away"
+    back = []
+
+    def exists():
+        looks.error = ""
+        back.append(time.monotonic())
+
+    monkeypatch.setattr(recovery, "_runs", lambda: SimpleNamespace(exists=exists))
+
+    watch.start()
+    for _ in range(2):
+        looks.wait()
+
+    assert time.monotonic() - back[0] >= 0.5
+
+
+def test_a_watch_without_tables_says_to_run_migrate(looks, watch, caplog):
+    """The log of a worker tells it at its start."""
+    looks.error = "no such table: stepflows_run"
+
+    watch.start()
+
+    looks.wait()
+    looks.wait()
+    assert "OperationalError('no such table: stepflows_run'). Run manage.py migrate if the table" in caplog.text
 
 
 def test_a_watch_that_is_stopped_looks_no_more(looks, watch):
@@ -271,6 +304,23 @@ def test_a_watch_that_is_stopped_looks_no_more(looks, watch):
 
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+def test_a_process_that_a_worker_forks_has_database_pools_of_its_own(looks, watch, monkeypatch):
+    """What is in those of the watch are connections that its own process goes on with."""
+    pools = {"default": "connections"}
+    monkeypatch.setattr(type(connections["default"]), "_connection_pools", pools, raising=False)
+    watch.start()
+
+    with warnings.catch_warnings():
+        # Python's, from 3.12 on: Celery's workers fork with threads too.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        os._exit(len(pools))
+
+    assert os.waitpid(child, 0) == (child, 0)
+    assert len(pools) == 1
 
 
 def test_one_watch_looks_at_a_time(looks, watch):
@@ -335,6 +385,12 @@ def test_the_command_says_that_the_database_is_away(monkeypatch):
     with pytest.raises(CommandError, match="The runs cannot be looked at: no such host") as caught:
         call_command("resume_runs")
     assert caught.value.returncode == 1
+
+
+def test_the_command_says_that_the_tables_are_missing(no_table):
+    """And what makes them."""
+    with pytest.raises(CommandError, match=r"looked at: .*stepflows_run.*\. Run manage\.py migrate if the table"):
+        call_command("resume_runs")
 
 
 def test_the_task_does_the_same(broker):

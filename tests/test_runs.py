@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -423,3 +424,61 @@ def test_failures_of_the_run_are_logged_once(define, caplog):
         performed(a_run())
 
     assert caplog.records == []
+
+
+def test_a_run_that_is_struck_when_it_has_just_finished_stays_finished(define, monkeypatch):
+    """A time limit that comes a moment too late does not send it once more."""
+    hand_over = Run.hand_over
+
+    def struck(run, **fields):
+        assert hand_over(run, **fields)
+        if fields["state"] == "succeeded":
+            raise SoftTimeLimitExceeded
+        return True
+
+    define(lambda step, deps: "done")
+    run = a_run()
+    monkeypatch.setattr(Run, "hand_over", struck)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        perform(run.pk)
+
+    run.refresh_from_db()
+    assert (run.state, run.result) == ("succeeded", Ok("done"))
+
+
+def test_a_run_that_is_struck_in_the_middle_of_a_statement_is_put_back(define):
+    """Its connection is of no use any more, and another one is made."""
+
+    def struck():
+        connection.connection.close()
+        raise SoftTimeLimitExceeded
+
+    define(lambda step, deps: step("query", struck))
+    run = a_run()
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        perform(run.pk)
+
+    assert Run.objects.get(pk=run.pk).state == "queued"
+
+
+def deep():
+    """Lists in lists, deeper than Python calls."""
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("make", [deep, lambda: "x" * 100_000, lambda: b"x" * 100_000], ids=["deep", "str", "bytes"])
+def test_a_result_that_is_too_large_fails_the_run_and_not_the_log(define, make, settings, caplog):
+    """The log says how it begins, and the row why it is not there."""
+    settings.STEPFLOWS = {"MAX_VALUE_BYTES": 10_000}
+    define(lambda step, deps: make())
+
+    run = performed(a_run())
+
+    assert isinstance(run.result.error, NotCacheable)
+    assert f"Run {run.pk}: its result could not be kept" in caplog.text
+    assert len(caplog.text) < 5_000

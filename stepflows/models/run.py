@@ -175,7 +175,7 @@ class Run(models.Model):
         One that is running ends before its next step, within about a second: a step that is under way is not torn
         apart, and what is done stays in the cache.
         """
-        cancelled = {"state": self.State.CANCELLED, "due_at": None, "finished_at": timezone.now()}
+        cancelled: dict[str, Any] = {"state": self.State.CANCELLED, "due_at": None, "finished_at": timezone.now()}
         while self._read().state in (self.State.QUEUED, self.State.RUNNING):
             if self.hand_over(**cancelled):
                 return True
@@ -226,10 +226,16 @@ class Run(models.Model):
         """The keys of the steps that earlier attempts came to."""
         return [*dict.fromkeys(step["key"] for step in _steps_of(self.history) if step["key"])]
 
-    def hand_over(self, **fields: Any) -> bool:
-        """Change the row, unless somebody else has since this object read it; whether it was done."""
+    def hand_over(self, *, overdue: bool = False, **fields: Any) -> bool:
+        """Change the row, unless somebody else has since this object read it; whether it was done.
+
+        An ``overdue`` one is left alone as well if it has been heard of meanwhile.
+        """
         fields["epoch"] = self.epoch + 1
-        done = update(Run, self._database, {"id": self.pk, "state": self.state, "epoch": self.epoch}, fields)
+        if overdue:
+            done = self._rows().filter(state=self.state, epoch=self.epoch).due().update(**fields)
+        else:
+            done = update(Run, self._database, {"id": self.pk, "state": self.state, "epoch": self.epoch}, fields)
         if done:
             self._set(**fields)
         return done > 0
@@ -242,13 +248,16 @@ class Run(models.Model):
         """Whether it is running, and nobody has taken it over or called it off since this object claimed it."""
         return self._attempted().exists()
 
-    def requeue(self, reason: str, *, attempts: int) -> bool:
-        """Send it to a worker again after this attempt; whether it was still this object's to send."""
+    def requeue(self, reason: str, *, attempts: int, overdue: bool = False) -> bool:
+        """Send it to a worker again after this attempt; whether it was still this object's to send.
+
+        An ``overdue`` one is left alone as well if it has been heard of meanwhile.
+        """
         fields: dict[str, Any] = dict.fromkeys(("started_at", "finished_at", "outcome", "failed_step"))
         history = self.history if self.started_at is None else [*self.history, self._attempt(reason)]
         fields |= {"state": self.State.QUEUED, "attempts": attempts, "worker": "", "history": history, "steps": []}
         fields |= {"executed": 0, "cached": 0, "due_at": from_now(self.grace())}
-        if not self.hand_over(**fields):
+        if not self.hand_over(overdue=overdue, **fields):
             return False
         self.publish_on_commit()
         return True
@@ -287,7 +296,8 @@ class Run(models.Model):
 
     @property
     def _database(self) -> str:
-        return self._state.db or router.db_for_write(Run)
+        # Not where it was read: that may be a replica.
+        return router.db_for_write(Run, instance=self)
 
     def _rows(self) -> RunQuerySet:
         return Run.objects.using(self._database).filter(pk=self.pk)
@@ -332,10 +342,16 @@ class Run(models.Model):
         while not self.finished:
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"Run {self.id} of workflow {self.workflow!r} is {self.state} after {timeout} s.")
+                raise TimeoutError(self._unfinished(timeout))
             yield min(pause, left)
             pause = min(pause * 2, _LONGEST_PAUSE)
             self._refresh_state()
+
+    def _unfinished(self, timeout: float | None) -> str:
+        told = f"Run {self.id} of workflow {self.workflow!r} is {self.state} after {timeout} s."
+        if self.state == self.State.QUEUED:
+            told += " No worker has taken it: is one running that reads this broker and queue, and is it free?"
+        return told
 
     def _refresh_state(self) -> None:
         if self.awaits_commit and connections[self._state.db or DEFAULT_DB_ALIAS].in_atomic_block:

@@ -276,6 +276,18 @@ def test_delay_before_the_app_is_loaded_says_what_to_do(names, monkeypatch):
         shop.delay()
 
 
+def test_a_key_without_its_name_is_refused(voice: Voice):
+    """Nothing runs, and the message says how a key is given."""
+    work = Calls(1)
+
+    def body(step, deps):
+        return (yield step("charge", work, "order:7"))
+
+    with pytest.raises(InvalidUse, match=r"Workflow 'shop': (Async)?Step\.__call__\(\) takes .*key='order:7:charge'"):
+        voice.run(create_workflow("shop"), body)
+    assert work.count == 0
+
+
 def test_workflow_cache_is_the_one_it_uses():
     """The very object for a Map, a StepCache for Django's caches, None for none."""
     mine: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
 from stepflows import conf
+from stepflows.models.tables import told
 from stepflows.recovery import Recovered, resume_runs
 
 __all__ = ["Command"]
@@ -29,6 +30,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             while self._look() and options["loop"]:
+                # Nobody needs a connection meanwhile. Whoever calls this for one look may go on with his.
+                connections.close_all()
                 time.sleep(3 * conf.settings().HEARTBEAT)
         except KeyboardInterrupt:
             self.stdout.write("Stopped.")
@@ -37,9 +40,7 @@ class Command(BaseCommand):
         try:
             self.stdout.write(_line(resume_runs()))
         except DatabaseError as error:
-            raise CommandError(f"The runs cannot be looked at: {error}") from error
-        finally:
-            connections.close_all()
+            raise CommandError(f"The runs cannot be looked at: {told(error)}") from error
         self.stdout.flush()
         return True
 
