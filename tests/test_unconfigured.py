@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_readme import block
+from tests.docs.documents import page
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,7 +18,8 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_first_example_of_the_readme_runs_as_it_stands():
     """Pasted into a file, before there is any project."""
-    done = run(block('deps = {\n    "fetch_user"'))
+    (example,) = [block.text for block in page("README.md").blocks() if 'deps = {\n    "fetch_user"' in block.text]
+    done = run(example)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Ok(value='receipt for order 7')") == 2
 

@@ -6,7 +6,6 @@ import ast
 import functools
 import importlib
 import logging
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from stepflows.checks.sources import FUNCTIONS, Source
 from stepflows.checks.workflows import check_body
 from stepflows.registry import registry
 from tests.checks.bodies import ids, said_of, written
+from tests.docs.documents import PAGES, page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLOWS = [workflow for workflow in registry.all() if workflow.name.startswith("flows.")]
@@ -169,16 +169,15 @@ def test_nothing_is_said_of_the_example_site():
     assert done.returncode == 0, done.stderr
 
 
-def test_nothing_is_said_of_the_examples_in_the_readme():
+def test_nothing_is_said_of_the_examples_in_the_documentation():
     """Each function in them whose first parameter is the step."""
     read = 0
-    for text in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        tree = compile(text, "README.md", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        for node in ast.walk(tree):
+    for block in [block for path in PAGES for block in page(path).blocks() if block.language == "python"]:
+        for node in ast.walk(ast.parse(block.text)):
             if isinstance(node, FUNCTIONS) and node.args.args and node.args.args[0].arg == "step":
                 read += 1
-                assert list(check_body("readme", Source(said_of, node))) == []
-    assert read > 3
+                assert list(check_body(str(block), Source(said_of, node))) == []
+    assert read > 10
 
 
 @pytest.mark.parametrize("name", MODULES)
