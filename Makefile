@@ -13,7 +13,7 @@ endef
 export OLD_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test coverage bench screenshots lint style types layers messages lock clean
+.PHONY: help demo serve test coverage prove bench screenshots lint style types layers messages lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part, TEST_DATABAS
 
 coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 %
 	@$(BIN)/coverage report
+
+prove: $(STAMP)  ## an hour of kills, outages, interleavings, fuzzers and a soak (ARGS="--minutes 5", ARGS="soak=10 kills")
+	@$(BIN)/python -m tests.prove $(ARGS)
 
 bench: $(PEERS)  ## what steps cost beside the alternatives, in one run (ARGS="hit map" for a part of it)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
