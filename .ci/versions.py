@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements-dev.txt"
+from environments import ROOT, find, in_ci, normalized, pins
+
 #: What belongs to a version of Celery or of the redis client, so that an old one brings its own.
 FAMILY = {
     "amqp", "async-timeout", "billiard", "click", "click-didyoumean", "click-plugins", "click-repl", "hiredis", "kombu",
@@ -46,13 +44,8 @@ class Cell:
 
     def lock(self) -> str:
         """The text of the requirements file of this cell."""
-        replaced = {_name(line) for line in self.requirements} | self.unpinned
-        kept = [line for line in LOCK.read_text().splitlines() if "==" in line and _name(line) not in replaced]
-        return "\n".join([*self.requirements, *kept, ""])
-
-
-def _name(requirement: str) -> str:
-    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+        replaced = {normalized(line) for line in self.requirements} | self.unpinned
+        return "\n".join([*self.requirements, *pins(without=replaced), ""])
 
 
 def _oldest() -> tuple[str, ...]:
@@ -78,33 +71,21 @@ def main(names: list[str]) -> int:
     outcomes = {cell.name: _run(cell) for cell in CELLS if not names or cell.name in names}
     for name, outcome in outcomes.items():
         print(f"{name:24} {outcome}")
-    return int("failed" in outcomes.values() or (bool(os.environ.get("CI")) and "no interpreter" in outcomes.values()))
+    return int("failed" in outcomes.values() or (in_ci() and "no interpreter" in outcomes.values()))
 
 
 def _run(cell: Cell) -> str:
-    python = _find(cell.python)
+    python = find(cell.python)
     if python is None:
         print(f"\n{cell.name}: Python {cell.python} is neither on the path nor under pyenv; left out.", flush=True)
         return "no interpreter"
     print(f"\n{cell.name}: Python {cell.python}, {', '.join(cell.requirements)}, {cell.database}", flush=True)
     if not _prepare(cell, python):
         return "failed"
-    command = [cell.interpreter, "-m", "pytest", "-n", "2", "-q", "-m", "not browser", "-p", "no:cacheprovider"]
+    command = [cell.interpreter, "-m", "pytest", "-n", "3", "-q", "-m", "not browser", "-p", "no:cacheprovider"]
     environment = {**os.environ, "TEST_DATABASE": cell.database}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     return "passed" if done.returncode == 0 else "failed"
-
-
-def _find(version: str) -> str | None:
-    """An interpreter of that version that really runs (a pyenv shim may stand for none): pyenv's, or on the path."""
-    folders = [Path.home() / ".pyenv" / "versions", Path(sys.base_prefix).parent]
-    pyenv = [str(python) for folder in folders for python in folder.glob(f"{version}.*/bin/python")]
-    candidates = [*sorted(pyenv, reverse=True), f"python{version}"]
-    return next(filter(_works, filter(None, map(shutil.which, candidates))), None)
-
-
-def _works(python: str) -> bool:
-    return subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False).returncode == 0
 
 
 def _prepare(cell: Cell, python: str) -> bool:
