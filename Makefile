@@ -26,7 +26,7 @@ serve: $(STAMP)  ## the example shop and its admin in the browser
 
 test: $(STAMP)  ## the whole test suite (ARGS="-k word" for a part, TEST_DATABASE=postgresql for another database)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -n 3 --cov --cov-report= --cov-fail-under=0 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report= --cov-fail-under=0 $(ARGS)
 
 coverage: test  ## the same, and the branch coverage of stepflows/, at least 98 %
 	@$(BIN)/coverage report

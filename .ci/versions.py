@@ -82,7 +82,8 @@ def _run(cell: Cell) -> str:
     print(f"\n{cell.name}: Python {cell.python}, {', '.join(cell.requirements)}, {cell.database}", flush=True)
     if not _prepare(cell, python):
         return "failed"
-    command = [cell.interpreter, "-m", "pytest", "-n", "3", "-q", "-m", "not browser", "-p", "no:cacheprovider"]
+    chosen = ["-m", "not browser and not once"]
+    command = [cell.interpreter, "-m", "pytest", "-n", "2", "-q", *chosen, "-p", "no:cacheprovider"]
     environment = {**os.environ, "TEST_DATABASE": cell.database}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     return "passed" if done.returncode == 0 else "failed"

@@ -24,6 +24,8 @@ from tests.prove.samples import Samples, asked_of
 from tests.prove.soak import soak
 from tests.prove.trial import Row, Terms
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def terms(valkey, tmp_path):

@@ -208,13 +208,13 @@ def test_a_cache_that_does_not_answer_costs_no_lease_on_another(monkeypatch: pyt
 
     monkeypatch.setattr(type(backend_for("locmem")), "renew", hang)
     dead = create_workflow("shop", cache="default")
-    lease = dead.cache.claim(["a"], 0.6)
+    lease = dead.cache.claim(["a"], 1.5)
     work = Held()
-    flow = create_workflow("shop", cache="locmem", lease=0.6)
+    flow = create_workflow("shop", cache="locmem", lease=1.5)
     threads = [threading.Thread(target=lambda: Sync().run(flow, stepping("a", work, key="a"))) for _ in range(2)]
     for thread in threads:
         thread.start()
-    time.sleep(1.8)
+    time.sleep(4)
     work.go.set()
     for thread in threads:
         thread.join(PATIENCE)

@@ -191,8 +191,8 @@ def test_without_single_flight_both_run(voice: Voice, cache: Any):
 
 def test_a_step_may_take_longer_than_its_lease(voice: Voice, cache: Any):
     """It is renewed for as long as the step runs."""
-    work = Slow(1.5)
-    flow = create_workflow("shop", cache=cache, lease=0.6)
+    work = Slow(2.8)
+    flow = create_workflow("shop", cache=cache, lease=1.2)
     with crowd(2) as together:
         results = together([lambda: voice.run(flow, stepping("a", work, key="a"))] * 2)
     assert results == [Ok(1), Ok(1)]

@@ -177,15 +177,15 @@ def forking(alias: str, key: str) -> None:
     """Forks in the middle of a step: parent and child each hold a lease, for longer than it lasts by itself."""
     # Newer Pythons warn of what this is about.
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)
-    flow = _flow(alias, lease=0.4)
+    flow = _flow(alias, lease=1.2)
     child_key = f"{key}:child"
 
     def work() -> str:
         child = os.fork()
         if not child:
-            result = flow.run(lambda step, deps: step("charge", _noted(child_key, 1.2), key=child_key))
+            result = flow.run(lambda step, deps: step("charge", _noted(child_key, 3), key=child_key))
             os._exit(0 if result.ok else 1)
-        value = _noted(key, 1.2)()
+        value = _noted(key, 3)()
         assert os.waitpid(child, 0)[1] == 0
         return value
 

@@ -100,7 +100,7 @@ def test_a_fork_in_the_middle_of_a_step(redis_alias: str, book: Redis):
     """Parent and child renew the leases that are their own: others wait for both, and each step runs once."""
     keys = ["order:7", "order:7:child"]
     work = Calls("by somebody else")
-    flow = create_workflow("shop", cache=redis_alias, lease=0.4)
+    flow = create_workflow("shop", cache=redis_alias, lease=1.2)
 
     def call(key: str) -> Result:
         await_until(lambda: book.exists(f"begun:{key}"))

@@ -80,14 +80,14 @@ def test_cut_off_for_a_moment(
     futures = []
 
     def charge():
-        futures.append(waiter(voice, direct, other, lease=1.2))
+        futures.append(waiter(voice, direct, other, lease=3))
         getattr(proxy, trouble)()
-        time.sleep(0.5)
+        time.sleep(1.2)
         proxy.heal()
-        time.sleep(0.9)
+        time.sleep(2.2)
         return "by the holder"
 
-    flow = create_workflow("shop", cache=alias, lease=1.2)
+    flow = create_workflow("shop", cache=alias, lease=3)
     assert voice.run(flow, stepping("charge", charge, key="order:7")) == Ok("by the holder")
     assert futures[0].result(PATIENCE) == Ok("by the holder")
     assert other.count == 0

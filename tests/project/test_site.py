@@ -16,6 +16,8 @@ import pytest
 
 from project import services
 
+pytestmark = pytest.mark.once
+
 #: The site has settings of its own.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("DJANGO_SETTINGS_MODULE", "REDIS_URL")}
 
