@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -134,8 +134,22 @@ def broker(valkey: Valkey) -> Iterator[Broker]:
 @pytest.fixture
 def no_broker() -> Iterator[Celery]:
     """The Celery app of this process, of a site whose broker is down."""
+    with current(Celery("down", broker="redis://127.0.0.1:1/0", set_as_current=False)) as app:
+        yield app
+
+
+@pytest.fixture
+def own_app() -> Iterator[Celery]:
+    """The Celery app of this process, as the tests' own, but with connections that no other test has or gets."""
+    app = Celery("own", set_as_current=False)
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    with current(app):
+        yield app
+
+
+@contextmanager
+def current(app: Celery) -> Iterator[Celery]:
     before = current_app._get_current_object()
-    app = Celery("down", broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.set_current()
     yield app
     before.set_current()

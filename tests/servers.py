@@ -52,6 +52,14 @@ def _assert_own(server: ValkeyServer) -> None:
         raise RuntimeError(f"Port {server.port} is taken by the server of {folder}; run the tests again.")
 
 
+def close_connections(client: Redis, database: int) -> None:
+    """Close everybody else's connections to this database, as a server does that is restarted."""
+    own = client.client_id()
+    for connection in client.client_list(_type="normal"):
+        if connection["db"] == str(database) and connection["id"] != str(own):
+            client.client_kill_filter(_id=connection["id"])
+
+
 class CommandStats(Counter[str]):
     """How often a server was asked each command, by lower-case name (``get``, ``mget``, ``evalsha``).
 

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from celery import current_app
+
+from stepflows.models import Run
+from tests.outages.single import await_until
 from tests.workers import Worker
 
-__all__ = ["PATIENCE", "heart", "running"]
+__all__ = ["PATIENCE", "heart", "revoke", "running"]
 
 #: Seconds until a test gives up on a run.
 PATIENCE = 60
@@ -32,3 +36,20 @@ def running(*workers: Worker) -> Iterator[None]:
             worker.process.terminate()
         for worker in workers:
             worker.stop()
+
+
+def revoke(run: Run) -> None:
+    """End the Celery task that performs the run, once there is one.
+
+    Over a connection of its own: one of Celery's pool goes on waiting for answers afterwards, and a process that is
+    forked later waits for them too, for ever.
+    """
+    with current_app.connection_for_write() as connection:
+        control = current_app.control.inspect(connection=connection)
+
+        def tasks() -> list[str]:
+            active = (control.active() or {}).values()
+            return [task["id"] for each in active for task in each if str(run.pk) in str(task["args"])]
+
+        await_until(tasks, PATIENCE)
+        current_app.control.revoke(tasks()[0], terminate=True, connection=connection)

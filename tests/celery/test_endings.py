@@ -4,13 +4,12 @@ import os
 import signal
 
 import pytest
-from celery import current_app
 from django.utils import timezone
 
 from stepflows import Ok, RunLost, dumps
 from stepflows.models import Run
 from stepflows.tasks import run as task
-from tests.celery.crews import PATIENCE, heart, running
+from tests.celery.crews import PATIENCE, heart, revoke, running
 from tests.flows.gated import gated, noted, open_gate
 from tests.flows.workflows import order
 from tests.outages.single import await_until
@@ -36,19 +35,12 @@ def doomed(_folder, name):
         yield worker
 
 
-def task_of(run):
-    """The id of the Celery task that performs the run."""
-    active = current_app.control.inspect().active() or {}
-    return next((task["id"] for tasks in active.values() for task in tasks if str(run.pk) in str(task["args"])), None)
-
-
 def test_a_revoked_task_does_not_end_its_run(worker, name):
     """Celery ends the process that runs it; the run goes on in another one. Its own way to be ended is cancel()."""
     run = gated.apply_async((name,), queue="endings")
     await_until(lambda: "gate" in noted(name), PATIENCE)
-    await_until(lambda: task_of(run), PATIENCE)
 
-    current_app.control.revoke(task_of(run), terminate=True)
+    revoke(run)
     await_until(lambda: noted(name).count("gate") == 2, PATIENCE)
     open_gate(name)
 

@@ -1,10 +1,9 @@
 """What ends a task under the gevent pool: it is revoked, or takes too long. The run goes on all the same."""
 
 import pytest
-from celery import current_app
 
 from stepflows import Ok
-from tests.celery.crews import PATIENCE, heart, running
+from tests.celery.crews import PATIENCE, heart, revoke, running
 from tests.flows.gated import gated, noted, open_gate
 from tests.outages.single import await_until
 from tests.workers import Worker
@@ -26,17 +25,6 @@ def workers(_valkey_server, django_db_setup, _folder):
 def worker(folder, name, options):
     options = [f"--hostname={name}@%h", *options]
     return Worker(folder, name, pool="gevent", environment=ENVIRONMENT, options=options)
-
-
-def revoke(run):
-    """End the task that performs the run, once there is one."""
-
-    def task():
-        active = current_app.control.inspect().active() or {}
-        return next((each["id"] for tasks in active.values() for each in tasks if str(run.pk) in str(each)), None)
-
-    await_until(task, PATIENCE)
-    current_app.control.revoke(task(), terminate=True)
 
 
 def test_a_revoked_greenlet_does_not_end_its_run(name):
