@@ -38,6 +38,12 @@ def cache(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def every_cache(request: pytest.FixtureRequest, transactional_db: None) -> dict[str, Any]:
+    """Each kind by its name, empty: for what takes its time, and is tried over all of them at once."""
+    return {name: kind() for name, kind in MAPS.items()} | {alias: prepared(alias, request) for alias in CACHE_ALIASES}
+
+
+@pytest.fixture
 def events() -> list[Event]:
     """A listener's notebook: give its ``append`` as ``on_event``."""
     return []
