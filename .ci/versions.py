@@ -88,7 +88,7 @@ def _run(cell: Cell) -> str:
     if not _prepare(cell, python):
         return "failed"
     chosen = ["-m", "not browser and not once", *(f"--ignore=tests/{folder}" for folder in cell.left_out)]
-    command = [cell.interpreter, "-m", "pytest", "-n", "2", "-q", *chosen, "-p", "no:cacheprovider"]
+    command = [str(cell.interpreter), "-m", "pytest", "-n", "2", "-q", *chosen, "-p", "no:cacheprovider"]
     environment = {**os.environ, "TEST_DATABASE": cell.database}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     return "passed" if done.returncode == 0 else "failed"
@@ -103,7 +103,15 @@ def _prepare(cell: Cell, python: str) -> bool:
     subprocess.run([python, "-m", "venv", "--clear", cell.folder], check=True)
     requirements = cell.folder / "requirements.txt"
     requirements.write_text(wanted)
-    pip = [cell.interpreter, "-m", "pip", "-qq", "--disable-pip-version-check", "--no-input", "install"]
+    pip: list[str | Path] = [
+        cell.interpreter,
+        "-m",
+        "pip",
+        "-qq",
+        "--disable-pip-version-check",
+        "--no-input",
+        "install",
+    ]
     ready = not any(
         subprocess.run([*pip, *arguments], cwd=ROOT, check=False).returncode
         for arguments in (["-r", requirements], ["--no-deps", "--no-build-isolation", "-e", "."])
