@@ -21,7 +21,7 @@ from stepflows.engine.calls import is_async
 from stepflows.engine.cancellation import Cancellation
 from stepflows.engine.context import logger
 from stepflows.engine.policy import is_interrupt
-from stepflows.errors import DamagedEntry, InvalidUse, RunLost
+from stepflows.errors import DamagedEntry, InvalidUse, RunLost, UnknownWorkflow
 from stepflows.heartbeat import heartbeat
 from stepflows.models import Run
 from stepflows.models.run import from_now
@@ -80,7 +80,8 @@ class _Attempt:
     def perform(self) -> None:
         """Execute the run, and write down what comes of it."""
         try:
-            self._finish(_uninterrupted(self._execute()))
+            if not self._put_off():
+                self._finish(_uninterrupted(self._execute()))
         except asyncio.CancelledError:
             # Called off, or taken over by somebody who thought that this worker was gone.
             self._note_the_end()
@@ -130,6 +131,19 @@ class _Attempt:
         return wanted
 
     # In the thread of the run.
+
+    def _put_off(self) -> bool:
+        """Leave a run whose workflow is not known here for later: while a release is rolled out, others know it."""
+        run = self._run
+        try:
+            registry.get(run.workflow)
+        except UnknownWorkflow as error:
+            if run.attempts >= conf.settings().MAX_ATTEMPTS:
+                return False
+            if run.requeue(repr(error), attempts=run.attempts, send=False):
+                logger.warning("Run %s is put off, for a worker that knows its workflow: %s", run.pk, error)
+            return True
+        return False
 
     def _execute(self) -> Result[Any]:
         """The result of the run. A wrong use, which ``run`` would raise, is one too: there is nobody to raise it to."""

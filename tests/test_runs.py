@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from stepflows import (
     StepKeyConflict,
     UnknownWorkflow,
     dumps,
+    runs,
     workflow,
 )
 from stepflows.models import Run
@@ -238,13 +240,45 @@ def test_a_cancellation_fails_the_run_and_spares_the_process(define, error):
     assert not run.result.ok
 
 
-def test_a_workflow_that_is_not_known_fails_the_run():
-    """The error names the workflow, and says where workflows come from."""
+def test_a_workflow_that_is_not_known_is_left_to_another_worker(broker, caplog):
+    """During a deployment there is one: the run is not sent at once, which would come back to this one, but later."""
     run = performed(Run.objects.create(workflow="flows.ordr", arguments=dumps(Ok(((), {})))))
 
-    assert run.state == "failed"
+    assert (run.state, run.attempts, run.outcome) == ("queued", 1, None)
+    assert broker.messages() == []
+    assert timedelta(seconds=25) < run.due_at - timezone.now() <= timedelta(seconds=30)
+    [attempt] = run.history
+    assert attempt["worker"] == "worker@here"
+    assert attempt["reason"].startswith("UnknownWorkflow(")
+    assert f"Run {run.pk} is put off, for a worker that knows its workflow: No workflow is named" in caplog.text
+
+
+def test_a_workflow_that_no_worker_knows_fails_the_run(settings):
+    """After the last attempt the error names the workflow, and says where workflows come from."""
+    settings.STEPFLOWS = {"MAX_ATTEMPTS": 3}
+    run = Run.objects.create(workflow="flows.ordr", arguments=dumps(Ok(((), {}))))
+
+    states = [performed(run).state for _ in range(3)]
+
+    assert states == ["queued", "queued", "failed"]
     assert isinstance(run.result.error, UnknownWorkflow)
     assert "No workflow is named 'flows.ordr'. Did you mean 'flows.order'?" in str(run.result.error)
+    assert run.worker == "worker@here"
+
+
+def test_a_run_that_was_called_off_is_not_put_off(monkeypatch):
+    """It was cancelled between being taken and being looked at."""
+    run = Run.objects.create(workflow="flows.ordr", arguments=dumps(Ok(((), {}))))
+    claim = runs._claim
+
+    def claimed(*given):
+        found = claim(*given)
+        Run.objects.get(pk=run.pk).cancel()
+        return found
+
+    monkeypatch.setattr(runs, "_claim", claimed)
+
+    assert performed(run).state == "cancelled"
 
 
 def test_arguments_that_cannot_be_read_fail_the_run(define):

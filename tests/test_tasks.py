@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 from redis import Redis
 
-from stepflows import Err, FailedStep, Ok, StepCache, StepKeyConflict, UnknownWorkflow, dumps
+from stepflows import Err, FailedStep, Ok, StepCache, StepKeyConflict, dumps
 from stepflows.models import Run
 from stepflows.tasks import run as task
 from tests import settings as site
@@ -197,17 +197,6 @@ def test_a_wrong_use_fails_the_run_and_not_the_worker(worker):
 
     assert isinstance(result.error, StepKeyConflict)
     assert order.delay(7).wait(PATIENCE).ok
-
-
-def test_a_workflow_that_the_worker_does_not_know_fails_the_run(worker):
-    """A worker with older code says which workflow it lacks."""
-    run = Run.objects.create(workflow="flows.new", arguments=dumps(Ok(((), {}))))
-    task.delay(str(run.pk))
-
-    result = run.wait(PATIENCE)
-
-    assert isinstance(result.error, UnknownWorkflow)
-    assert "flows.new" in str(result.error)
 
 
 def test_a_run_whose_process_ends_goes_on_in_another(worker):

@@ -248,10 +248,11 @@ class Run(models.Model):
         """Whether it is running, and nobody has taken it over or called it off since this object claimed it."""
         return self._attempted().exists()
 
-    def requeue(self, reason: str, *, attempts: int, overdue: bool = False) -> bool:
+    def requeue(self, reason: str, *, attempts: int, overdue: bool = False, send: bool = True) -> bool:
         """Send it to a worker again after this attempt; whether it was still this object's to send.
 
-        An ``overdue`` one is left alone as well if it has been heard of meanwhile.
+        An ``overdue`` one is left alone as well if it has been heard of meanwhile. One that is not to be sent now is
+        sent by whoever looks for runs that nobody has taken.
         """
         fields: dict[str, Any] = dict.fromkeys(("started_at", "finished_at", "outcome", "failed_step"))
         history = self.history if self.started_at is None else [*self.history, self._attempt(reason)]
@@ -259,7 +260,8 @@ class Run(models.Model):
         fields |= {"executed": 0, "cached": 0, "due_at": from_now(self.grace())}
         if not self.hand_over(overdue=overdue, **fields):
             return False
-        self.publish_on_commit()
+        if send:
+            self.publish_on_commit()
         return True
 
     def resend(self, pause: float) -> bool | None:

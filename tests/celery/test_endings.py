@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -98,6 +99,20 @@ def test_a_cold_shutdown_loses_no_run(doomed, folder, name):
     with running(Worker(folder, name, environment=ENVIRONMENT)):
         assert run.wait(PATIENCE) == Ok(f"after {name}")
     assert noted(name) == ["before", "gate", "gate", "after"]
+
+
+def test_a_run_of_newer_code_waits_for_a_worker_that_has_it(doomed, folder, name):
+    """While a release is rolled out, a worker of the old one may get the message first."""
+    arguments = dumps(Ok(((name,), {})))
+    due = timezone.now() + timedelta(minutes=1)
+    run = Run.objects.create(workflow="flows.released", arguments=arguments, queue=name, due_at=due)
+    task.apply_async((str(run.pk),), queue=name)
+    await_until(lambda: Run.objects.get(pk=run.pk).history, PATIENCE)
+    doomed.stop()
+
+    with running(Worker(folder, name, environment={**ENVIRONMENT, "TEST_RELEASE": "next"})):
+        assert run.wait(PATIENCE) == Ok(f"released {name}")
+    assert "No workflow is named 'flows.released'" in run.history[0]["reason"]
 
 
 def test_a_worker_that_stood_still_does_not_take_its_run_back(doomed, folder, name):

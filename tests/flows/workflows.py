@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,15 @@ def declined(step: Any, deps: Any, order_id: int) -> None:
         raise Declined(code=51)
 
     step("charge", charge, key=f"order:{order_id}:charge")
+
+
+if os.environ.get("TEST_RELEASE") == "next":
+
+    @workflow("flows.released", cache=CACHE)
+    def released(step: Any, deps: Any, name: str) -> str:
+        """What older code does not have."""
+        done: str = step("released", lambda: note(f"released {name}"), key=f"{name}:released")
+        return done
 
 
 @workflow("flows.missing", cache=CACHE)
