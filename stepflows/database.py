@@ -10,6 +10,7 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from django.core.cache import caches
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -26,7 +27,7 @@ _EDGES: Final = ("SAVEPOINT ", "RELEASE SAVEPOINT ", "ROLLBACK TO SAVEPOINT ")
 
 
 class DjangoThreads(Threads):
-    """Stay in the thread of an open transaction; leave no connection behind in other threads."""
+    """Stay in the thread of an open transaction; leave no connection, nor a cache's, behind in other threads."""
 
     def max_workers(self) -> int:
         return conf.settings().MAX_WORKERS
@@ -39,6 +40,7 @@ class DjangoThreads(Threads):
     def finished(self) -> None:
         if conf.is_configured():
             connections.close_all()
+            caches.close_all()
 
     def watch(self) -> Watch | None:
         """Watch this thread's connections that are inside :func:`~django.db.transaction.atomic`, if there are any.

@@ -187,6 +187,7 @@ class Watch:
                 logger.warning("Lost runs could not be looked for: %r.%s", error, advice)
             finally:
                 connections.close_all()
+                caches.close_all()
 
 
 def _forget_pools() -> None:

@@ -24,10 +24,11 @@ from stepflows.caches.keeper import keeper
 from tests import settings as site
 from tests.brokers import Broker
 from tests.chromium import chromium_path
+from tests.memcached import MEMCACHED, memcached_path, running_memcached
 from tests.postgres import end_other_sessions, running_postgres
 from tests.servers import CommandStats, Valkey, counted_commands, running_server
 
-#: Every backend that Django and django-redis ship and that keeps anything.
+#: Every backend that Django and django-redis ship and that can tell what it keeps.
 CACHE_ALIASES = ["locmem", "database", "file", "redis", "django_redis"]
 REDIS_ALIASES = ["redis", "django_redis"]
 # What older ones have no part in.
@@ -46,11 +47,14 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> list[str]:
     browser = chromium_path() or "none: tests marked 'browser' are left out (install Chromium, or name it in CHROMIUM)"
-    return [f"chromium: {browser}", f"database: {site.TEST_DATABASE}"]
+    memcached = memcached_path() or "none: what holds over memcached too is not tried over it"
+    return [f"chromium: {browser}", f"memcached: {memcached}", f"database: {site.TEST_DATABASE}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the browser tests out where there is no browser, which CI may not do."""
+    """Leave the browser tests out where there is no browser, which CI may not do, nor may it do without memcached."""
+    if os.environ.get("CI") and not memcached_path():
+        raise pytest.UsageError("CI needs memcached on the path.")
     needing = [item for item in items if item.get_closest_marker("browser")]
     if not needing or chromium_path():
         return
@@ -115,6 +119,12 @@ def _valkey_server(_folder: Path) -> Iterator[Valkey]:
             yield valkey
 
 
+@pytest.fixture(scope="session")
+def _memcached_server() -> Iterator[None]:
+    with running_memcached(site.MEMCACHED_PORT):
+        yield
+
+
 @pytest.fixture
 def valkey(_valkey_server: Valkey) -> Valkey:
     """The Valkey server behind the aliases ``redis`` and ``django_redis``, empty."""
@@ -176,6 +186,8 @@ def prepared(alias: str, request: pytest.FixtureRequest) -> str:
     if alias in REDIS_ALIASES:
         request.getfixturevalue("valkey")
     else:
+        if alias in MEMCACHED:
+            request.getfixturevalue("_memcached_server")
         caches[alias].clear()
     return alias
 

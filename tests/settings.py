@@ -61,6 +61,13 @@ def _redis_url(offset: int) -> str:
     return url._replace(path=f"/{database}").geturl()
 
 
+def _memcached_port() -> int:
+    name = f"STEPFLOWS_TEST_MEMCACHED_{WORKER}"
+    if name not in os.environ:
+        os.environ[name] = str(_free_port())
+    return int(os.environ[name])
+
+
 def _database() -> dict[str, Any]:
     if TEST_DATABASE == "sqlite":
         return _sqlite(str(FOLDER / "tests.sqlite3"))
@@ -107,6 +114,7 @@ def database_settings(address: str) -> dict[str, Any]:
 FOLDER = _folder()
 CACHE_URL = _redis_url(0)
 BROKER_URL = _redis_url(1)
+MEMCACHED_PORT = _memcached_port()
 
 SECRET_KEY = "tests"
 DEBUG = False
@@ -171,6 +179,10 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": CACHE_URL,
         "KEY_PREFIX": "dr",
+    },
+    "memcached": {
+        "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+        "LOCATION": f"127.0.0.1:{MEMCACHED_PORT}",
     },
 }
 

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
+from django.core.cache import caches
 from django.db import connections
 
 from stepflows.caches.backend import Backend, Hold
@@ -150,8 +151,9 @@ class _Keeper:
                 self._abandoned += self._postponed
                 self._postponed = []
                 self._changed.notify()
-            # A database cache has opened one for this thread.
+            # A database cache, or one that has clients of each thread's own, has opened one for this thread.
             connections.close_all()
+            caches.close_all()
 
     def _release_abandoned(self) -> None:
         with self._changed:

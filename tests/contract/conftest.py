@@ -9,6 +9,7 @@ import pytest
 from stepflows import Event
 from tests.conftest import CACHE_ALIASES, prepared
 from tests.maplikes import AsyncMap, OwnMapping, SyncMap
+from tests.memcached import MEMCACHED
 from tests.voices import Async, Sync, Voice
 
 MAPS: dict[str, Any] = {"dict": dict, "mapping": OwnMapping, "maplike": SyncMap, "async maplike": AsyncMap}
@@ -28,6 +29,7 @@ def voice(request: pytest.FixtureRequest) -> Voice:
             pytest.param(alias, marks=[pytest.mark.django_db(transaction=True)] if alias == "database" else [])
             for alias in CACHE_ALIASES
         ),
+        *MEMCACHED,
     ]
 )
 def cache(request: pytest.FixtureRequest) -> Any:
@@ -40,7 +42,8 @@ def cache(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def every_cache(request: pytest.FixtureRequest, transactional_db: None) -> dict[str, Any]:
     """Each kind by its name, empty: for what takes its time, and is tried over all of them at once."""
-    return {name: kind() for name, kind in MAPS.items()} | {alias: prepared(alias, request) for alias in CACHE_ALIASES}
+    aliases = {alias: prepared(alias, request) for alias in [*CACHE_ALIASES, *MEMCACHED]}
+    return {name: kind() for name, kind in MAPS.items()} | aliases
 
 
 @pytest.fixture

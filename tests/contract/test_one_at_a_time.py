@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.db import connections
 
 from stepflows import Err, Event, InvalidOption, InvalidUse, Ok, create_workflow
 from tests.calls import Calls
 from tests.contract.test_steps import stepping
 from tests.maplikes import AsyncMap, SyncMap
+from tests.memcached import MEMCACHED
 from tests.voices import Async, Sync, Voice
 
 PATIENCE = 20
@@ -32,6 +34,7 @@ SHARED = [
     "file",
     "redis",
     "django_redis",
+    *MEMCACHED,
 ]
 
 
@@ -46,6 +49,7 @@ def crowd(size: int):
             return function()
         finally:
             connections.close_all()
+            caches.close_all()
 
     with ThreadPoolExecutor(size) as pool:
         yield lambda functions: [each.result(PATIENCE) for each in [pool.submit(begin, one) for one in functions]]
