@@ -206,6 +206,21 @@ def test_waiting_in_the_transaction_that_sends_the_run_is_refused():
         run.wait()
 
 
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="Elsewhere a transaction sees what others commit.")
+@pytest.mark.django_db(transaction=True)
+def test_waiting_for_ever_in_a_transaction_of_sqlite_is_refused():
+    """It shows a row as it was when the transaction began, and lets nobody else write."""
+    run = a_run()
+
+    with transaction.atomic():
+        with pytest.raises(InvalidUse, match="waiting for it inside a transaction of SQLite would never end"):
+            run.wait()
+        with pytest.raises(TimeoutError):
+            run.wait(timeout=0)
+        finish(run, Ok(1))
+        assert run.wait() == Ok(1)
+
+
 def test_times_are_naive_where_the_site_has_no_time_zones(settings):
     """With USE_TZ = False a run is created and read like any other row."""
     settings.USE_TZ = False

@@ -160,7 +160,8 @@ class Run(models.Model):
         """Wait until the run is finished, at most ``timeout`` seconds, and return its result.
 
         Reads the row every few milliseconds at first, four times a second later. Raises :exc:`TimeoutError`, and
-        :exc:`~stepflows.errors.InvalidUse` inside the transaction that is to commit before the run is sent.
+        :exc:`~stepflows.errors.InvalidUse` where it would never end: inside the transaction that is to commit before
+        the run is sent, and without a timeout inside any transaction of SQLite, which shows the row as it was.
         """
         for pause in self._pauses(timeout):
             time.sleep(pause)
@@ -341,6 +342,8 @@ class Run(models.Model):
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         self._refresh_state()
+        if deadline is None and not self.finished:
+            self._refuse_a_snapshot()
         while not self.finished:
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
@@ -348,6 +351,15 @@ class Run(models.Model):
             yield min(pause, left)
             pause = min(pause * 2, _LONGEST_PAUSE)
             self._refresh_state()
+
+    def _refuse_a_snapshot(self) -> None:
+        connection = connections[self._state.db or DEFAULT_DB_ALIAS]
+        if connection.vendor == "sqlite" and connection.in_atomic_block:
+            raise InvalidUse(
+                f"Run {self.id} of workflow {self.workflow!r} is {self.state}, and waiting for it inside a transaction "
+                "of SQLite would never end, because its end cannot be seen there. Wait after the atomic block (in a "
+                "TestCase, perform it with stepflows.testing.runs_in_place), or give a timeout."
+            )
 
     def _unfinished(self, timeout: float | None) -> str:
         told = f"Run {self.id} of workflow {self.workflow!r} is {self.state} after {timeout} s."
