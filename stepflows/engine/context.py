@@ -86,7 +86,7 @@ class RunContext:
             # A failed run that the body hands on keeps the step that failed.
             return replace(outcome.value, stamp=None) if isinstance(outcome.value, Err) else result
         if isinstance(outcome.error, StepFailed):
-            return Err(outcome.error.error, outcome.error.cause, outcome.error.step)
+            return _failed(outcome.error)
         return self._failure(outcome.error) or result
 
     def _failure(self, error: BaseException) -> Err | None:
@@ -97,6 +97,13 @@ class RunContext:
         return self._failures.get(id(error))
 
 
+def _failed(error: StepFailed) -> Err:
+    """What it stands for. One that was rebuilt from what somebody has written into the cache may lack anything."""
+    given = vars(error)
+    step = given.get("step")
+    return Err(given.get("error"), given.get("cause"), step if isinstance(step, FailedStep) else None)
+
+
 def judge(outcome: Outcome) -> Result[Any]:
     """A function's outcome as a result. Raises what is no failure: a cancellation, an exit, a wrong use."""
     if isinstance(outcome, Raised):
@@ -104,7 +111,7 @@ def judge(outcome: Outcome) -> Result[Any]:
         if not is_failure(error):
             raise error
         if isinstance(error, StepFailed):
-            return Err(error.error, error.cause)
+            return replace(_failed(error), step=None)
         return Err(error, error.__cause__)
     value = outcome.value
     if isinstance(value, Ok):

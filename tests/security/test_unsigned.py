@@ -261,3 +261,12 @@ def test_what_an_error_says_of_its_attributes_shadows_none_of_ours():
     for error in errors:
         result = run(failure(error))
         assert (type(result), type(result.error).__module__) == (Err, "builtins")
+
+
+@pytest.mark.parametrize("state", [{}, {"step": "forged", "error": "no"}], ids=["nothing", "no step"])
+def test_a_failure_of_a_step_that_lacks_what_it_has_is_a_failure(state):
+    """Its run fails, and its row can be written."""
+    result = run(failure(exception("stepflows.errors:StepFailed", state=state)))
+
+    assert (result.error, result.step) == (state.get("error"), None)
+    assert not result.ok
