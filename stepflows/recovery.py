@@ -187,7 +187,6 @@ class Watch:
                 logger.warning("Lost runs could not be looked for: %r.%s", error, advice)
             finally:
                 connections.close_all()
-                caches.close_all()
 
 
 def _forget_pools() -> None:
@@ -218,3 +217,4 @@ def _turn() -> Iterator[bool]:
     finally:
         if mine and taken:
             cache.delete(name)
+        cache.close()

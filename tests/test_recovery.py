@@ -340,7 +340,7 @@ def test_a_watch_looks_although_the_cache_is_down(looks, watch, monkeypatch):
     def down(*args):
         raise OSError("the cache is down")
 
-    monkeypatch.setattr(recovery, "caches", {"default": SimpleNamespace(add=down)})
+    monkeypatch.setattr(recovery, "caches", {"default": SimpleNamespace(add=down, close=lambda: None)})
     watch.start()
 
     looks.wait()
