@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -272,4 +272,6 @@ def _drop_connection() -> None:
     """Have the next statement make a new one, unless a transaction is open on it."""
     connection = connections[router.db_for_write(Run)]
     if not connection.in_atomic_block:
-        connection.close()
+        # What is gone already, MySQL's client says, cannot be closed; Django forgets it all the same.
+        with suppress(*_AWAY):
+            connection.close()

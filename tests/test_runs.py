@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -486,6 +486,27 @@ def test_a_run_that_is_struck_in_the_middle_of_a_statement_is_put_back(define):
 
     def struck():
         connection.connection.close()
+        raise SoftTimeLimitExceeded
+
+    define(lambda step, deps: step("query", struck))
+    run = a_run()
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        perform(run.pk)
+
+    assert Run.objects.get(pk=run.pk).state == "queued"
+
+
+def test_a_connection_that_cannot_even_be_closed_keeps_no_run(define, monkeypatch):
+    """MySQL's client says so of one that is gone."""
+
+    def struck():
+        def close():
+            monkeypatch.undo()
+            connection.connection.close()
+            raise OperationalError(2006, "gone")
+
+        monkeypatch.setattr(connection, "_close", close)
         raise SoftTimeLimitExceeded
 
     define(lambda step, deps: step("query", struck))
