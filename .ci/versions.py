@@ -1,7 +1,7 @@
 """Run the tests on every supported pair of Python and Django, each in an environment of its own (.venv-*).
 
-One of them runs on PostgreSQL, the others on SQLite. All run on the oldest and on the newest of everything; the pairs
-between those two run what Django has a part in.
+One of them runs on PostgreSQL, the others on SQLite. All tests run on the oldest and on the newest of everything, and
+on the pairs between those two what the pair may have a part in.
 A missing interpreter is named and left out, except where CI is set: there it is a failure.
 Names of cells as arguments run only these.
 """
@@ -24,8 +24,10 @@ FAMILY = {
     "packaging", "python-dateutil", "redis", "tzlocal", "vine",
 }  # fmt: skip
 
-#: What knows little of Django; on the versions between, tests/contract goes through all of it.
+#: What knows little of Django; tests/contract goes through all of it.
 APART = ("caches", "engine", "outages", "security")
+#: What runs on this Django and on this Python, but not on the two together.
+EITHER = ("celery", "contract", "testing")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def _oldest() -> tuple[str, ...]:
 CELLS = [
     Cell("oldest", "3.11", (*_oldest(), "redis>=5,<6"), frozenset(FAMILY)),
     Cell("py312-django6", "3.12", ("django>=6",), left_out=APART),
-    Cell("py313-django52", "3.13", ("django==5.2.*",), left_out=APART),
+    Cell("py313-django52", "3.13", ("django==5.2.*",), left_out=APART + EITHER),
     Cell("py313-django6-postgresql", "3.13", ("django>=6",), database="postgresql"),
 ]
 
