@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from tests.outages.single import await_until
+from tests.settings import _is_free
 
 __all__ = ["MEMCACHED", "memcached_path", "running_memcached"]
-
-#: Seconds until it has to answer.
-_PATIENCE = 20
 
 
 def memcached_path() -> str | None:
@@ -32,17 +30,10 @@ def running_memcached(port: int) -> Iterator[None]:
     # It refuses to be root's; any other user may give its own name.
     server = subprocess.Popen([path, *options, "--user=nobody"])
     try:
-        _await_answer(server, port)
+        await_until(lambda: server.poll() is not None or not _is_free(port))
+        if server.poll() is not None:
+            raise RuntimeError(f"memcached did not start on port {port}; has it another owner? Run the tests again.")
         yield
     finally:
         server.terminate()
         server.wait()
-
-
-def _await_answer(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.01)
-    raise RuntimeError(f"memcached does not answer on port {port}; has it another owner? Run the tests again.")

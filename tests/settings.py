@@ -17,6 +17,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,19 +29,21 @@ TEST_DATABASE = os.environ.get("TEST_DATABASE", "sqlite")
 POSTGRES_IS_OURS = TEST_DATABASE == "postgresql"
 
 
-def _folder() -> Path:
-    name = f"STEPFLOWS_TEST_FOLDER_{WORKER}"
+def _chosen(what: str, choose: Callable[[], str]) -> str:
+    """What this test process has chosen once, for itself and for the processes that it starts."""
+    name = f"STEPFLOWS_TEST_{what}_{WORKER}"
     if name not in os.environ:
-        os.environ[name] = str(Path(tempfile.gettempdir()) / f"stepflows-{uuid4().hex[:12]}")
-    return Path(os.environ[name])
+        os.environ[name] = choose()
+    return os.environ[name]
+
+
+def _folder() -> Path:
+    return Path(_chosen("FOLDER", lambda: str(Path(tempfile.gettempdir()) / f"stepflows-{uuid4().hex[:12]}")))
 
 
 def _redis_server() -> str:
     """The server's address without a database number."""
-    name = f"STEPFLOWS_TEST_REDIS_{WORKER}"
-    if name not in os.environ:
-        os.environ[name] = os.environ.get("REDIS_URL") or f"redis://127.0.0.1:{_free_port()}/0"
-    return os.environ[name]
+    return _chosen("REDIS", lambda: os.environ.get("REDIS_URL") or f"redis://127.0.0.1:{_free_port()}/0")
 
 
 def _free_port() -> int:
@@ -61,13 +64,6 @@ def _redis_url(offset: int) -> str:
     return url._replace(path=f"/{database}").geturl()
 
 
-def _memcached_port() -> int:
-    name = f"STEPFLOWS_TEST_MEMCACHED_{WORKER}"
-    if name not in os.environ:
-        os.environ[name] = str(_free_port())
-    return int(os.environ[name])
-
-
 def _database() -> dict[str, Any]:
     if TEST_DATABASE == "sqlite":
         return _sqlite(str(FOLDER / "tests.sqlite3"))
@@ -85,10 +81,7 @@ def _sqlite(file: str) -> dict[str, Any]:
 
 
 def _postgres_url() -> str:
-    name = f"STEPFLOWS_TEST_POSTGRES_{WORKER}"
-    if name not in os.environ:
-        os.environ[name] = f"postgresql://postgres@127.0.0.1:{_free_port()}/stepflows"
-    return os.environ[name]
+    return _chosen("POSTGRES", lambda: f"postgresql://postgres@127.0.0.1:{_free_port()}/stepflows")
 
 
 def database_settings(address: str) -> dict[str, Any]:
@@ -114,7 +107,7 @@ def database_settings(address: str) -> dict[str, Any]:
 FOLDER = _folder()
 CACHE_URL = _redis_url(0)
 BROKER_URL = _redis_url(1)
-MEMCACHED_PORT = _memcached_port()
+MEMCACHED_PORT = int(_chosen("MEMCACHED", lambda: str(_free_port())))
 
 SECRET_KEY = "tests"
 DEBUG = False
