@@ -51,5 +51,4 @@ def revoke(run: Run) -> None:
             active = (control.active() or {}).values()
             return [task["id"] for each in active for task in each if str(run.pk) in str(task["args"])]
 
-        await_until(tasks, PATIENCE)
-        current_app.control.revoke(tasks()[0], terminate=True, connection=connection)
+        current_app.control.revoke(await_until(tasks, PATIENCE)[0], terminate=True, connection=connection)

