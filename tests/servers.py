@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,14 @@ def _assert_own(server: ValkeyServer) -> None:
         raise RuntimeError(f"Port {server.port} is taken by the server of {folder}; run the tests again.")
 
 
-def close_connections(client: Redis, database: int) -> None:
-    """Close everybody else's connections to this database, as a server does that is restarted."""
+def close_connections(client: Redis, meant: Callable[[dict[str, str]], bool]) -> None:
+    """Close those of everybody else's connections that are meant, as a server does that is restarted.
+
+    What a connection is taken by is what CLIENT LIST says of it, such as its ``id`` and ``db``.
+    """
     own = client.client_id()
     for connection in client.client_list(_type="normal"):
-        if connection["db"] == str(database) and connection["id"] != str(own):
+        if connection["id"] != str(own) and meant(connection):
             client.client_kill_filter(_id=connection["id"])
 
 

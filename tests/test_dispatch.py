@@ -21,6 +21,7 @@ from stepflows.dispatch import enqueue
 from stepflows.models import Run
 from stepflows.registry import registry
 from tests.flows.workflows import Basket, echo, order
+from tests.servers import close_connections
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -335,9 +336,7 @@ def test_a_connection_that_went_stale_is_replaced(broker, own_app):
     others = {connection["id"] for connection in broker.client.client_list()}
     order.delay(7)
     assert broker.messages()
-    for connection in broker.client.client_list():
-        if connection["id"] not in others:
-            broker.client.client_kill_filter(_id=connection["id"])
+    close_connections(broker.client, lambda connection: connection["id"] not in others)
 
     run = order.delay(8)
 

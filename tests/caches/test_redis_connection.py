@@ -86,7 +86,8 @@ def stopped(server):
 
 def close_all(server):
     """Those to the cache: Celery's, to the database beside it, are not made anew by all that use them."""
-    close_connections(server, server.get_connection_kwargs()["db"])
+    database = str(server.get_connection_kwargs()["db"])
+    close_connections(server, lambda connection: connection["db"] == database)
 
 
 # Threads and processes.
