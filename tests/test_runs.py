@@ -481,41 +481,34 @@ def test_a_run_that_is_struck_when_it_has_just_finished_stays_finished(define, m
     assert (run.state, run.result) == ("succeeded", Ok("done"))
 
 
-def test_a_run_that_is_struck_in_the_middle_of_a_statement_is_put_back(define):
-    """Its connection is of no use any more, and another one is made."""
+def state_after_strike(define, spoil):
+    """What becomes of a run when a time limit strikes its step, and this has been done to its connection."""
 
     def struck():
-        connection.connection.close()
+        spoil()
         raise SoftTimeLimitExceeded
 
     define(lambda step, deps: step("query", struck))
     run = a_run()
-
     with pytest.raises(SoftTimeLimitExceeded):
         perform(run.pk)
+    return Run.objects.get(pk=run.pk).state
 
-    assert Run.objects.get(pk=run.pk).state == "queued"
+
+def test_a_run_that_is_struck_in_the_middle_of_a_statement_is_put_back(define):
+    """Its connection is of no use any more, and another one is made."""
+    assert state_after_strike(define, lambda: connection.connection.close()) == "queued"
 
 
 def test_a_connection_that_cannot_even_be_closed_keeps_no_run(define, monkeypatch):
     """MySQL's client says so of one that is gone."""
 
-    def struck():
-        def close():
-            monkeypatch.undo()
-            connection.connection.close()
-            raise OperationalError(2006, "gone")
+    def close():
+        monkeypatch.undo()
+        connection.connection.close()
+        raise OperationalError(2006, "gone")
 
-        monkeypatch.setattr(connection, "_close", close)
-        raise SoftTimeLimitExceeded
-
-    define(lambda step, deps: step("query", struck))
-    run = a_run()
-
-    with pytest.raises(SoftTimeLimitExceeded):
-        perform(run.pk)
-
-    assert Run.objects.get(pk=run.pk).state == "queued"
+    assert state_after_strike(define, lambda: monkeypatch.setattr(connection, "_close", close)) == "queued"
 
 
 def deep():
