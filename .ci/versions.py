@@ -105,18 +105,10 @@ def _prepare(cell: Cell, python: str) -> bool:
     subprocess.run([python, "-m", "venv", "--clear", cell.folder], check=True)
     requirements = cell.folder / "requirements.txt"
     requirements.write_text(wanted)
-    pip: list[str | Path] = [
-        cell.interpreter,
-        "-m",
-        "pip",
-        "-qq",
-        "--disable-pip-version-check",
-        "--no-input",
-        "install",
-    ]
+    pip = [str(cell.interpreter), "-m", "pip", "-qq", "--disable-pip-version-check", "--no-input", "install"]
     ready = not any(
         subprocess.run([*pip, *arguments], cwd=ROOT, check=False).returncode
-        for arguments in (["-r", requirements], ["--no-deps", "--no-build-isolation", "-e", "."])
+        for arguments in (["-r", str(requirements)], ["--no-deps", "--no-build-isolation", "-e", "."])
     )
     if ready:
         mark.touch()
